@@ -1,0 +1,96 @@
+"""Builds the compiled package splitreel.core: one extension for each ext/*.pyx; metadata stands in pyproject.toml."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+DEBUG = os.environ.get("SPLITREEL_DEBUG") == "1"
+CHECKOUT = (ROOT / ".git").exists()
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "freethreading_compatible": True,
+    "emit_code_comments": False,
+}
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]
+
+
+def pkg_config(library: str) -> tuple[list[str], list[str]] | None:
+    """Compile and link arguments of a C library, or None when pkg-config does not know it."""
+    if shutil.which("pkg-config") is None:
+        return None
+    outputs = []
+    for what in ("--cflags", "--libs"):
+        found = subprocess.run(["pkg-config", what, library], capture_output=True, text=True, check=False)
+        if found.returncode != 0:
+            return None
+        outputs.append(shlex.split(found.stdout))
+    return outputs[0], outputs[1]
+
+
+def extension(source: Path) -> Extension | None:
+    """The extension of one ext/*.pyx, or None when the library it stands on is missing."""
+    stem = source.stem
+    compile_args = ["-O0", "-g"] if DEBUG else ["-O2", "-g0"]
+    compile_args += [*WARNINGS, *(["-Werror"] if CHECKOUT else [])]
+    if os.environ.get("SPLITREEL_COVERAGE") == "1":
+        compile_args += ["--coverage", "-O0"]
+    link_args = ["-pthread"] + (["--coverage"] if os.environ.get("SPLITREEL_COVERAGE") == "1" else [])
+    macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
+    if stem == "iscsi":
+        found = pkg_config("libiscsi")
+        if found is None:
+            print("splitreel: libiscsi not found by pkg-config: building without the iscsi transport (iscsi:// drives)")
+            return None
+        compile_args += found[0]
+        link_args += found[1]
+    if stem == "engine":
+        found = pkg_config("liburing")
+        if found is None:
+            print("splitreel: liburing not found by pkg-config: building without the io_uring engine (threads remain)")
+        else:
+            macros.append(("SPLITREEL_HAVE_LIBURING", None))
+            compile_args += found[0]
+            link_args += found[1]
+    return Extension(
+        f"splitreel.core.{stem}",
+        [os.path.relpath(source, ROOT)],
+        include_dirs=["ext"],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+
+
+def stale() -> bool:
+    """True when an interface is newer than what was generated from it.
+
+    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core.
+    """
+    interfaces = [p.stat().st_mtime for p in (ROOT / "src").rglob("*.pxd")]
+    generated = [p.stat().st_mtime for p in (ROOT / "build" / "cython").rglob("*.c")]
+    return bool(interfaces and generated and max(interfaces) > min(generated))
+
+
+os.chdir(ROOT)
+extensions = [e for e in map(extension, sorted((ROOT / "ext").glob("*.pyx"))) if e is not None]
+setup(
+    ext_modules=cythonize(
+        extensions,
+        include_path=["src"],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+        emit_linenums=os.environ.get("SPLITREEL_COVERAGE") == "1",
+        force=stale(),
+        nthreads=0,
+    ),
+)

@@ -1,0 +1,3 @@
+from typing import NoReturn
+
+def raise_code(code: int, site: str = "", detail: str = "") -> NoReturn: ...
