@@ -1,4 +1,4 @@
-"""errors is the exception tree: what failed, why, and what to do, with the exit code of each. It imports nothing of ours.
+"""errors is the exception tree: what failed, why, what to do, and the exit code of each. It imports nothing of ours.
 
 A class states its exit code and its advice; ``from_fault`` is the one table from core's status codes to classes.
 """
