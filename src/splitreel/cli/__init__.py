@@ -1,0 +1,13 @@
+"""cli holds the verbs by group; ``register(subparsers)`` adds them, ``run(args)`` returns the exit code.
+
+It holds no mechanism: a verb calls one room below and prints what it says.
+"""
+
+# module -> the verbs it owns; only the module of the verb at hand is imported
+VERB_MODULES: dict[str, tuple[str, ...]] = {
+    "inspect": ("map", "cat"),
+    "transfer": ("backup", "plan", "restore", "verify", "list"),
+    "tapes": ("tape",),
+    "care": ("resume", "catalog", "doctor", "selftest"),
+    "demo": ("demo",),
+}

@@ -1,0 +1,7 @@
+"""care holds the verbs resume, catalog, doctor, selftest."""
+
+import argparse
+
+
+def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's verbs."""

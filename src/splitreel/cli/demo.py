@@ -1,0 +1,7 @@
+"""demo holds the verbs demo."""
+
+import argparse
+
+
+def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's verbs."""

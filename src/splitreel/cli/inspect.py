@@ -1,0 +1,7 @@
+"""inspect holds the verbs map, cat."""
+
+import argparse
+
+
+def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's verbs."""
