@@ -91,6 +91,6 @@ setup(
         compiler_directives=DIRECTIVES,
         emit_linenums=os.environ.get("SPLITREEL_COVERAGE") == "1",
         force=stale(),
-        nthreads=0,
+        nthreads=2,
     ),
 )
