@@ -37,9 +37,15 @@ cdef class Transport:
     cdef reply_t pending_reply
     cdef uint64_t pending_tag
     cdef int pending
+    cdef int busy                                  # 1 while issue() is inside command()
+    cdef bint closed
     # DONE when the target answered, whatever it answered (reply says); below 0 when the path failed: FAULT_TRANSPORT.
     cdef int command(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
                      uint32_t timeout_ms, reply_t* reply, fault_t* fault) noexcept nogil
+    # command() with a cleared reply, refused while another thread is inside or after close(); what Tape calls.
+    cdef int issue(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
+                   uint32_t timeout_ms, reply_t* reply, fault_t* fault) noexcept nogil
+    cdef int run(self, cdb, int direction, data, uint32_t timeout_ms, reply_t* reply) except -1
     cdef int submit(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
                     uint32_t timeout_ms, uint64_t tag, fault_t* fault) noexcept nogil
     cdef int reap(self, reply_t* reply, uint64_t* tag, fault_t* fault) noexcept nogil
@@ -68,3 +74,7 @@ cdef class Tape:
     cdef int read_block(self, uint8_t* destination, uint32_t capacity, uint32_t* got, fault_t* fault) noexcept nogil
     # count filemarks; immediate = not waited for. count 0 and not immediate is a synchronise.
     cdef int write_filemarks(self, uint32_t count, bint immediate, fault_t* fault) noexcept nogil
+    cdef int at(self, int code, fault_t* fault) noexcept nogil     # code, with fault.object set to object_id
+    cdef int check_write(self, const reply_t* reply, sense_t* sense, const char* site, fault_t* fault) noexcept nogil
+    cdef int block_length(self, const reply_t* reply, const sense_t* sense, uint32_t capacity, uint32_t* got,
+                          fault_t* fault) noexcept nogil
