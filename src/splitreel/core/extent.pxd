@@ -1,55 +1,26 @@
 # ExtentMap: the files of one file system at one instant, as columns. Filesystem: the interface of every reader.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
 
-cdef enum extent_flag_t:                           # values of linux/fiemap.h
-    EXTENT_INLINE = 0x200
-    EXTENT_UNWRITTEN = 0x800
-    EXTENT_SHARED = 0x2000
-
-cdef enum file_flag_t:
-    FILE_DAMAGED = 1                               # an object of this file fails its checks: reported, never streamed
-    FILE_XATTRS = 2                                # heap holds xattrs
-    FILE_TARGET = 4                                # heap holds a symlink target
-
-# 24 bytes. Units: file system blocks (map.block_size). Sorted by logical within a file, no overlap, adjacent ones merged.
-cdef packed struct extent_t:
-    uint64_t logical
-    uint64_t physical
-    uint32_t count
-    uint32_t flags                                 # extent_flag_t
-
-# 88 bytes. Sorted by inode in a sealed map.
-cdef packed struct file_t:
-    uint64_t inode
-    uint64_t size                                  # bytes
-    uint64_t mtime                                 # packed time, see pack_time
-    uint64_t ctime
-    uint64_t fingerprint                           # of the raw on-disk records: inode, extent nodes, directory and xattr blocks
-    uint64_t first_extent                          # index into extents
-    uint64_t heap_offset                           # xattrs and target, see heap record below
-    uint32_t extent_count
-    uint32_t heap_size
-    uint32_t generation
-    uint32_t uid
-    uint32_t gid
-    uint32_t rdev                                  # major << 20 | minor
-    uint32_t link_count
-    uint16_t mode                                  # st_mode: type and permission bits
-    uint16_t flags                                 # file_flag_t
-
-# 16 bytes. One for each directory entry; 0 is the root, whose name is empty and whose parent is itself.
-cdef packed struct name_t:
-    uint32_t parent                                # index of the directory's own name_t
-    uint32_t file                                  # index into files
-    uint32_t name_offset                           # into the name heap
-    uint32_t name_size                             # 0..255
-
-# Heap record of a file, no padding: u32 target_size, target; then for each xattr: u16 name_size, u32 value_size,
-# name (full, "user.x"), value as listxattr/getxattr show it; little-endian; xattrs sorted by name bytes.
+# The records and flags of the columns: cimport them from here.
+from splitreel.core.columns cimport (
+    EXTENT_INLINE,
+    EXTENT_SHARED,
+    EXTENT_UNWRITTEN,
+    FILE_DAMAGED,
+    FILE_INLINE,
+    FILE_TARGET,
+    FILE_XATTRS,
+    columns_t,
+    extent_flag_t,
+    extent_t,
+    file_flag_t,
+    file_t,
+    name_t,
+)
 
 # A packed time is 34 bits of seconds since -2^31 and 30 bits of nanoseconds: 1901..2446, more than i64 nanoseconds hold.
 cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil
@@ -78,9 +49,13 @@ cdef class ExtentMap:
     cdef readonly bint sealed
     cdef readonly object fs_type                   # "ext4"
     cdef uint8_t uuid[16]
-    cdef int views
+    cdef int views                                 # unused: a column keeps its map alive, and a sealed map never moves
     cdef object mapping                            # the mmap of a loaded map, or None
+    cdef uint64_t problem_stored                   # of problem_count, how many stand in problems
+    cdef bint in_order                             # files were appended in the order of their inodes
 
+    # Caps: 2^32 - 2 files, extents and names, 2^32 - 1 bytes of names, 64 GiB of heap: FAULT_LIMIT beyond.
+    # append_file sets first_extent and extent_count itself.
     cdef int append_file(self, const file_t* file, fault_t* fault) noexcept nogil          # index is file_count - 1 after
     cdef int append_extent(self, uint64_t logical, uint64_t physical, uint32_t count, uint32_t flags,
                            fault_t* fault) noexcept nogil    # to the last appended file; merges with the one before
@@ -88,14 +63,22 @@ cdef class ExtentMap:
                          fault_t* fault) noexcept nogil
     cdef int append_heap(self, const void* data, uint64_t size, uint64_t* offset, fault_t* fault) noexcept nogil
     cdef void append_problem(self, uint64_t inode, uint64_t offset, const char* text) noexcept nogil   # bounded; counts on
-    cdef int seal(self, fault_t* fault) noexcept nogil         # verifies order and ranges
-    cdef int64_t find_inode(self, uint64_t inode) noexcept nogil       # index into files, or -1
+    # Sorts files by inode, arranges extents and heap in file order, merges, moves the root to name 0, verifies all.
+    cdef int seal(self, fault_t* fault) noexcept nogil
+    # Index into files, or -1. Also before seal: in log time while files were appended in the order of their inodes.
+    cdef int64_t find_inode(self, uint64_t inode) noexcept nogil
     # Path of names[index] without a leading slash, root empty; returns its length, or -1 when it exceeds capacity.
+    # Sealed maps only.
     cdef int64_t path(self, uint64_t index, uint8_t* destination, size_t capacity) noexcept nogil
+    cdef uint64_t path_size(self, uint64_t index) noexcept nogil
+    cdef columns_t columns(self) noexcept nogil    # the arrays, borrowed
+    cdef int need_sealed(self) except -1
+    cdef int need_index(self, int64_t index, uint64_t count) except -1
 
 cdef class Filesystem:
     # A reader. Opened on a device; verifies the superblock and refuses unsupported features before anything else is read.
     cdef readonly BlockDevice device
     cdef readonly uint32_t block_size
     cdef readonly object uuid                      # bytes, 16
+    cdef readonly object fs_type                   # "ext4"; None: the class's name in lower case
     cdef int map_all(self, ExtentMap target, fault_t* fault) noexcept nogil
