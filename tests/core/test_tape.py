@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitreel import errors
+from splitreel.core import sense as sense_data
 from splitreel.core import tape
 
 EARLY_WARNING, PROGRAMMABLE_EARLY_WARNING, FILEMARK, END_OF_DATA, BEGINNING_OF_PARTITION, INCORRECT_LENGTH = range(1, 7)
@@ -59,14 +60,14 @@ def descriptor(
     ],
 )
 def test_sense_data_become_a_condition_or_a_fault(encode, fields, status) -> None:
-    assert tape.classify(2, encode(**fields)) == status
+    assert sense_data.classify(2, encode(**fields)) == status
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(0, 0), (4, 0), (8, -47), (0x28, -47), (0x18, -46), (0x40, -48), (0x30, -40), (2, -40)]
 )
 def test_status_without_sense_data(status: int, code: int) -> None:
-    assert tape.classify(status, b"") == code
+    assert sense_data.classify(status, b"") == code
 
 
 @pytest.mark.parametrize("encode", [fixed, descriptor])
@@ -80,7 +81,7 @@ def test_status_without_sense_data(status: int, code: int) -> None:
 )
 @settings(max_examples=60)
 def test_sense_data_come_back_field_by_field(encode, key, asc, ascq, bits, information, deferred) -> None:
-    sense = tape.parse_sense(encode(key, asc, ascq, bits, information, deferred))
+    sense = sense_data.parse_sense(encode(key, asc, ascq, bits, information, deferred))
 
     assert (sense["key"], sense["asc"], sense["ascq"]) == (key, asc, ascq)
     assert (sense["filemark"], sense["eom"], sense["ili"]) == (bool(bits & FM), bool(bits & EOM), bool(bits & ILI))
@@ -95,8 +96,8 @@ def test_no_sense_data_crash_the_decoder(data: bytes, code: int | None) -> None:
     if code is not None and data:
         data = bytes([code]) + data[1:]
 
-    sense = tape.parse_sense(data)
-    status = tape.classify(2, data)
+    sense = sense_data.parse_sense(data)
+    status = sense_data.classify(2, data)
 
     assert 0 <= sense["key"] <= 15
     assert status in range(7) or status in (-40, -41, -42, -43, -44, -45)
@@ -105,7 +106,7 @@ def test_no_sense_data_crash_the_decoder(data: bytes, code: int | None) -> None:
 
 @pytest.mark.parametrize("size", range(18))
 def test_cut_fixed_sense_data_yield_only_what_is_there(size: int) -> None:
-    sense = tape.parse_sense(fixed(3, 0x11, 0x22, information=7)[:size])
+    sense = sense_data.parse_sense(fixed(3, 0x11, 0x22, information=7)[:size])
 
     assert sense["valid"] == (size >= 3)
     assert sense["information_valid"] == (size >= 7)
@@ -116,13 +117,13 @@ def test_cut_fixed_sense_data_yield_only_what_is_there(size: int) -> None:
 def test_cut_descriptor_is_not_believed() -> None:
     whole = descriptor(0, information=5, bits=ILI)
 
-    assert tape.parse_sense(whole[:-1])["ili"] == 0
-    assert tape.parse_sense(whole[:-1])["information"] == 5
-    assert tape.parse_sense(whole[:15])["information_valid"] == 0
+    assert sense_data.parse_sense(whole[:-1])["ili"] == 0
+    assert sense_data.parse_sense(whole[:-1])["information"] == 5
+    assert sense_data.parse_sense(whole[:15])["information_valid"] == 0
 
 
 def test_vendor_sense_format_is_not_valid() -> None:
-    assert not tape.parse_sense(b"\x7f" + bytes(17))["valid"]
+    assert not sense_data.parse_sense(b"\x7f" + bytes(17))["valid"]
 
 
 def test_base_transport_executes_nothing() -> None:

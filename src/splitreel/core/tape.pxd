@@ -1,31 +1,14 @@
-# Transport: executes CDBs. sense_t and decode_reply: from a reply to a status. Tape: bulk WRITE, READ and WRITE FILEMARKS.
+# Transport: executes CDBs. Tape: bulk WRITE, READ and WRITE FILEMARKS.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from splitreel.core.fault cimport fault_t
+from splitreel.core.sense cimport decode_reply, decode_sense, reply_t, sense_t     # also to be had from here
 
 cdef enum direction_t:
     NO_DATA = 0
     TO_DEVICE = 1
     FROM_DEVICE = 2
-
-cdef struct reply_t:
-    uint8_t status                                 # SAM-5 status: 0 GOOD, 2 CHECK CONDITION, 8 BUSY, 18h RESERVATION CONFLICT
-    uint32_t transferred                           # data bytes moved, as far as the transport knows
-    uint32_t sense_size
-    uint8_t sense[252]
-
-cdef struct sense_t:
-    bint valid                                     # sense data were there and had a known format
-    bint deferred                                  # response code 71h or 73h
-    uint8_t key
-    uint8_t asc
-    uint8_t ascq
-    bint filemark
-    bint eom
-    bint ili
-    bint information_valid
-    int64_t information                            # signed: ILI residue may be negative
 
 cdef class Transport:
     # One thread at a time, one command outstanding by default. Never retries and never reconnects by itself.
@@ -50,10 +33,6 @@ cdef class Transport:
                     uint32_t timeout_ms, uint64_t tag, fault_t* fault) noexcept nogil
     cdef int reap(self, reply_t* reply, uint64_t* tag, fault_t* fault) noexcept nogil
     cdef void close_transport(self) noexcept       # idempotent
-
-cdef void decode_sense(const uint8_t* sense, uint32_t size, sense_t* out) noexcept nogil
-# DONE, a condition, or a fault with sense filled in. Never treats a filemark, end of data or early warning as a fault.
-cdef int decode_reply(const reply_t* reply, sense_t* sense, const char* site, fault_t* fault) noexcept nogil
 
 cdef class Tape:
     # The stream's view of a drive. CDBs are templates, encoded once by pyscsi in splitreel.drive; lengths are patched here.

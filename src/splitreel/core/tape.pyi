@@ -3,11 +3,7 @@ from typing import Any, Self
 
 from typing_extensions import Buffer
 
-CONDITIONS: dict[int, str]
 DEFAULT_TIMEOUT_MS: int
-
-def parse_sense(sense: Buffer) -> dict[str, int]: ...
-def classify(status: int, sense: Buffer) -> int: ...
 
 class Transport:
     name: str

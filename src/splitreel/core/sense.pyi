@@ -1,0 +1,6 @@
+from typing_extensions import Buffer
+
+CONDITIONS: dict[int, str]
+
+def parse_sense(sense: Buffer) -> dict[str, int]: ...
+def classify(status: int, sense: Buffer) -> int: ...
