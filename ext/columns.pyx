@@ -4,7 +4,7 @@ Nothing else in core looks at a column before it has passed verify_columns, whet
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_LIMIT, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, set_fault
@@ -22,6 +22,28 @@ cdef enum:
 cdef struct inode_key_t:
     uint64_t inode
     uint64_t index
+
+
+# Growth.
+
+cdef int reserve(void** data, uint64_t* capacity, uint64_t wanted, uint64_t most, size_t item_size,
+                 fault_t* fault) noexcept nogil:
+    """Room for wanted items, by doubling."""
+    cdef uint64_t larger = capacity[0]
+    cdef void* moved
+    if wanted <= larger:
+        return 0
+    if wanted > most:
+        return set_fault(fault, FAULT_LIMIT, b"filling an extent map", 0, 0, b"more records than a map can hold")
+    if larger < 512:
+        larger = 512
+    larger = min(max(larger * 2, wanted), most)
+    moved = realloc(data[0], larger * item_size)
+    if moved == NULL:
+        return set_fault(fault, FAULT_NO_MEMORY, b"filling an extent map", 0, 0, NULL)
+    data[0] = moved
+    capacity[0] = larger
+    return 0
 
 
 # Order.
@@ -402,3 +424,23 @@ cdef int verify_columns(const columns_t* columns, fault_t* fault) noexcept nogil
         return set_fault(fault, FAULT_LIMIT, b"verifying an extent map", 0, 0, b"more than 2^32 - 2 records")
     rc = verify_files(columns, fault)
     return rc if rc < 0 else verify_names(columns, fault)
+
+
+# Time.
+
+cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil:
+    """Clamps to 1901-12-13 .. 2446-05-10, what 34 bits hold."""
+    cdef int64_t shifted = seconds + (<int64_t>1 << 31)
+    if seconds < -(<int64_t>1 << 31):
+        return 0
+    if shifted >= <int64_t>1 << 34:
+        shifted = (<int64_t>1 << 34) - 1
+    return <uint64_t>shifted << 30 | (nanoseconds & 0x3FFFFFFF)
+
+
+cdef int64_t time_seconds(uint64_t packed) noexcept nogil:
+    return <int64_t>(packed >> 30) - (<int64_t>1 << 31)
+
+
+cdef uint32_t time_nanoseconds(uint64_t packed) noexcept nogil:
+    return packed & 0x3FFFFFFF

@@ -8,30 +8,17 @@ import struct
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strncpy
 
 from splitreel.core.columns cimport (
-    MAX_INDEX,
-    arrange_columns,
-    mergeable,
-    next_xattr,
-    record_target,
-    verify_columns,
-    xattr_t,
+    MAX_INDEX, arrange_columns, mergeable, next_xattr, record_target, reserve, verify_columns, xattr_t,
 )
-from splitreel.core.fault cimport FAULT_LIMIT, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
+from splitreel.core.fault cimport FAULT_MAP_FILE, FAULT_MISUSE, fault_t, raise_fault, set_fault
+from splitreel.core.mapfile cimport SECTION_COUNT, digest_columns, read_map, section_t, write_map
 from splitreel.core.paths cimport fill_path, find_path, order_paths
 from splitreel.core.paths cimport path_size as size_of_path
-from splitreel.core.view cimport Column, make_column
-
-FILE_FORMAT = (
-    b"T{=Q:inode:=Q:size:=Q:mtime:=Q:ctime:=Q:fingerprint:=Q:first_extent:=Q:heap_offset:=I:extent_count:=I:heap_size:"
-    b"=I:generation:=I:uid:=I:gid:=I:rdev:=I:link_count:=H:mode:=H:flags:}"
-)
-EXTENT_FORMAT = b"T{=Q:logical:=Q:physical:=I:count:=I:flags:}"
-NAME_FORMAT = b"T{=I:parent:=I:file:=I:name_offset:=I:name_size:}"
-
+from splitreel.core.view cimport EXTENT_FORMAT, FILE_FORMAT, NAME_FORMAT, Column, make_column
 
 cdef uint64_t MAX_RECORDS = <uint64_t>MAX_INDEX - 1
 cdef uint64_t MAX_NAME_HEAP = MAX_INDEX
@@ -40,24 +27,6 @@ cdef uint64_t MAX_PROBLEMS = 4096                  # kept with their text; more 
 
 
 # Time.
-
-cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil:
-    """Clamps to 1901-12-13 .. 2446-05-10, what 34 bits hold."""
-    cdef int64_t shifted = seconds + (<int64_t>1 << 31)
-    if seconds < -(<int64_t>1 << 31):
-        return 0
-    if shifted >= <int64_t>1 << 34:
-        shifted = (<int64_t>1 << 34) - 1
-    return <uint64_t>shifted << 30 | (nanoseconds & 0x3FFFFFFF)
-
-
-cdef int64_t time_seconds(uint64_t packed) noexcept nogil:
-    return <int64_t>(packed >> 30) - (<int64_t>1 << 31)
-
-
-cdef uint32_t time_nanoseconds(uint64_t packed) noexcept nogil:
-    return packed & 0x3FFFFFFF
-
 
 def pack_nanoseconds(time):
     """A packed time from nanoseconds since 1970; of the inverse see ``unpack_nanoseconds``."""
@@ -68,28 +37,6 @@ def pack_nanoseconds(time):
 def unpack_nanoseconds(uint64_t packed):
     """Nanoseconds since 1970 of a packed time."""
     return <object>time_seconds(packed) * 1_000_000_000 + time_nanoseconds(packed)
-
-
-# Growth.
-
-cdef int reserve(void** data, uint64_t* capacity, uint64_t wanted, uint64_t most, size_t item_size,
-                 fault_t* fault) noexcept nogil:
-    """Room for wanted items, by doubling."""
-    cdef uint64_t larger = capacity[0]
-    cdef void* moved
-    if wanted <= larger:
-        return 0
-    if wanted > most:
-        return set_fault(fault, FAULT_LIMIT, b"filling an extent map", 0, 0, b"more records than a map can hold")
-    if larger < 512:
-        larger = 512
-    larger = min(max(larger * 2, wanted), most)
-    moved = realloc(data[0], larger * item_size)
-    if moved == NULL:
-        return set_fault(fault, FAULT_NO_MEMORY, b"filling an extent map", 0, 0, NULL)
-    data[0] = moved
-    capacity[0] = larger
-    return 0
 
 
 cdef class ExtentMap:
@@ -112,8 +59,8 @@ cdef class ExtentMap:
         self.in_order = True
 
     def __dealloc__(self):
-        free(self.problems)
         if self.mapping is None:
+            free(self.problems)
             free(self.files)
             free(self.extents)
             free(self.names)
@@ -137,12 +84,12 @@ cdef class ExtentMap:
         return columns
 
     cdef int append_file(self, const file_t* file, fault_t* fault) noexcept nogil:
-        cdef int rc = reserve(<void**>&self.files, &self.file_capacity, self.file_count + 1, MAX_RECORDS,
-                              sizeof(file_t), fault)
-        if rc < 0:
-            return rc
+        cdef int rc
         if self.sealed:
             return set_fault(fault, FAULT_MISUSE, b"filling an extent map", file.inode, 0, b"it is sealed")
+        rc = reserve(<void**>&self.files, &self.file_capacity, self.file_count + 1, MAX_RECORDS, sizeof(file_t), fault)
+        if rc < 0:
+            return rc
         if self.file_count > 0 and self.files[self.file_count - 1].inode >= file.inode:
             self.in_order = False
         self.files[self.file_count] = file[0]
@@ -215,6 +162,8 @@ cdef class ExtentMap:
         cdef fault_t ignored
         cdef problem_t* problem
         self.problem_count += 1
+        if self.sealed:
+            return
         if reserve(<void**>&self.problems, &self.problem_capacity, self.problem_stored + 1, MAX_PROBLEMS,
                    sizeof(problem_t), &ignored) < 0:
             return
@@ -278,7 +227,7 @@ cdef class ExtentMap:
 
     def __getattr__(self, str name):
         if name == "uuid":
-            return PyBytes_FromStringAndSize(<char*>self.uuid, 16)
+            return self.uuid_bytes()
         if name == "problems":
             return [
                 (self.problems[i].inode, self.problems[i].offset, self.problems[i].text.decode("utf-8", "replace"))
@@ -286,12 +235,10 @@ cdef class ExtentMap:
             ]
         if name not in ("files", "extents", "names"):
             raise AttributeError(f"'ExtentMap' object has no attribute {name!r}")
-        self.need_sealed()
-        if name == "files":
-            return make_column(self, self.files, self.file_count, sizeof(file_t), FILE_FORMAT)
-        if name == "extents":
-            return make_column(self, self.extents, self.extent_count, sizeof(extent_t), EXTENT_FORMAT)
-        return make_column(self, self.names, self.name_count, sizeof(name_t), NAME_FORMAT)
+        return self.sections()[("files", "extents", "names").index(name)]
+
+    cdef bytes uuid_bytes(self):
+        return PyBytes_FromStringAndSize(<char*>self.uuid, 16)
 
     cdef int need_sealed(self) except -1:
         cdef fault_t fault
@@ -309,14 +256,12 @@ cdef class ExtentMap:
     @property
     def name_bytes(self):
         """The name heap, a buffer of bytes."""
-        self.need_sealed()
-        return make_column(self, self.name_heap, self.name_heap_size, 1, b"B")
+        return self.sections()[3]
 
     @property
     def heap_bytes(self):
         """The heap of targets and extended attributes, a buffer of bytes."""
-        self.need_sealed()
-        return make_column(self, self.heap, self.heap_size, 1, b"B")
+        return self.sections()[4]
 
     def path_of(self, int64_t index):
         """Path of names[index] without a leading slash; the root's is empty."""
@@ -388,6 +333,70 @@ cdef class ExtentMap:
             value = PyBytes_FromStringAndSize(<const char*>xattr.value, xattr.value_size)
             found[name.decode("utf-8", "surrogateescape")] = value
         return found
+
+    cdef list sections(self):
+        self.need_sealed()
+        return [
+            make_column(self, self.files, self.file_count, sizeof(file_t), FILE_FORMAT),
+            make_column(self, self.extents, self.extent_count, sizeof(extent_t), EXTENT_FORMAT),
+            make_column(self, self.names, self.name_count, sizeof(name_t), NAME_FORMAT),
+            make_column(self, self.name_heap, self.name_heap_size, 1, b"B"),
+            make_column(self, self.heap, self.heap_size, 1, b"B"),
+            make_column(self, self.problems, self.problem_stored, sizeof(problem_t), b"128s"),
+        ]
+
+    def digest(self):
+        """Lengths and two CRCs of each column: equal maps have equal digests."""
+        return digest_columns(self.sections()[:5])
+
+    def save(self, path):
+        """Write the map to a file of mode 0600, whole or not at all.
+
+        Raises:
+            MapError: the file cannot be written.
+        """
+        identity = (self.fs_type, self.uuid_bytes(), self.block_size, self.device_size, self.problem_count)
+        write_map(path, identity, self.sections())
+
+    @staticmethod
+    def load(path):
+        """Map a saved map into memory and verify all of it; nobody may write to the file while the map is in use.
+
+        Raises:
+            MapError: the file cannot be read, is no map, or a checksum does not match.
+            Corrupt: its columns contradict each other.
+        """
+        cdef section_t sections[SECTION_COUNT]
+        sizes = (sizeof(file_t), sizeof(extent_t), sizeof(name_t), 1, 1, sizeof(problem_t))
+        identity, mapping = read_map(path, sizes, sections)
+        cdef ExtentMap loaded = ExtentMap(*identity[:4])
+        loaded.mapping = mapping
+        loaded.adopt(sections, identity[4])
+        return loaded
+
+    cdef int adopt(self, const section_t* sections, uint64_t problem_count) except -1:
+        """Take the sections of a mapped file as columns, once they are verified."""
+        cdef columns_t columns
+        cdef fault_t fault
+        cdef uint64_t i
+        cdef int rc
+        self.files, self.file_count = <file_t*>sections[0].data, sections[0].count
+        self.extents, self.extent_count = <extent_t*>sections[1].data, sections[1].count
+        self.names, self.name_count = <name_t*>sections[2].data, sections[2].count
+        self.name_heap, self.name_heap_size = <uint8_t*>sections[3].data, sections[3].count
+        self.heap, self.heap_size = <uint8_t*>sections[4].data, sections[4].count
+        self.problems, self.problem_stored = <problem_t*>sections[5].data, sections[5].count
+        self.problem_count = max(problem_count, self.problem_stored)
+        columns = self.columns()
+        with nogil:
+            rc = verify_columns(&columns, &fault)
+            for i in range(self.problem_stored):
+                if rc == 0 and self.problems[i].text[111] != 0:
+                    rc = set_fault(&fault, FAULT_MAP_FILE, b"verifying an extent map", 0, 0, b"a problem has no end")
+        if rc < 0:
+            raise_fault(&fault)
+        self.sealed = True
+        return 0
 
     # Filling from Python: for tests and for readers that are not compiled.
 

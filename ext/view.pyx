@@ -9,6 +9,14 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 
 
+cdef bytes FILE_FORMAT = (
+    b"T{=Q:inode:=Q:size:=Q:mtime:=Q:ctime:=Q:fingerprint:=Q:first_extent:=Q:heap_offset:=I:extent_count:=I:heap_size:"
+    b"=I:generation:=I:uid:=I:gid:=I:rdev:=I:link_count:=H:mode:=H:flags:}"
+)
+cdef bytes EXTENT_FORMAT = b"T{=Q:logical:=Q:physical:=I:count:=I:flags:}"
+cdef bytes NAME_FORMAT = b"T{=I:parent:=I:file:=I:name_offset:=I:name_size:}"
+
+
 cdef class Column:
     """A read-only buffer over a column of a sealed map; len() is the number of records. Made by ExtentMap."""
 

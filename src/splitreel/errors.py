@@ -96,6 +96,8 @@ class NotFound(FilesystemError):
 class MapError(SplitreelError):
     """An extent map is unusable."""
 
+    default_advice = "Map the device again, and save the map where there is room."
+
 
 class Stale(MapError):
     """The map does not describe this device."""
@@ -223,6 +225,7 @@ _register(-21, Unsupported, "")
 _register(-22, NeedsRecovery, "the journal has to be replayed")
 _register(-23, NotFound, "not found")
 _register(-30, Stale, "the map was made from another device or state")
+_register(-31, MapError, "the saved map cannot be used")
 _register(-40, CheckCondition, "")
 _register(-41, DeferredError, "deferred error")
 _register(-42, UnitAttention, "unit attention")

@@ -76,6 +76,10 @@ cdef struct xattr_t:
     uint32_t name_size
     uint32_t value_size
 
+# Room for wanted items in a malloc'ed array, by doubling; FAULT_LIMIT above most.
+cdef int reserve(void** data, uint64_t* capacity, uint64_t wanted, uint64_t most, size_t item_size,
+                 fault_t* fault) noexcept nogil
+# One extent can say what the two say.
 cdef bint mergeable(const extent_t* first, const extent_t* second) noexcept nogil
 # Sorts files by inode, puts extents and heap records in file order, merges extents, moves the root to name 0. May replace
 # files, extents and heap by other malloc'ed arrays. FAULT_CORRUPT: an inode twice. All indexes are checked before use.
@@ -89,3 +93,8 @@ cdef bint is_directory(const columns_t* columns, uint64_t index) noexcept nogil
 cdef const uint8_t* record_target(const uint8_t* record, uint32_t* size) noexcept nogil
 # Decodes the xattr at *cursor and moves on; 0 at the end, -1 when it does not fit.
 cdef int next_xattr(const uint8_t* record, uint32_t record_size, uint32_t* cursor, xattr_t* out) noexcept nogil
+
+# A packed time is 34 bits of seconds since -2^31 and 30 bits of nanoseconds: 1901..2446, more than i64 nanoseconds hold.
+cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil
+cdef int64_t time_seconds(uint64_t packed) noexcept nogil
+cdef uint32_t time_nanoseconds(uint64_t packed) noexcept nogil

@@ -4,8 +4,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
+from splitreel.core.mapfile cimport section_t
 
-# The records and flags of the columns: cimport them from here.
+# The records and flags of the columns, and packed times: cimport them from here.
 from splitreel.core.columns cimport (
     EXTENT_INLINE,
     EXTENT_SHARED,
@@ -20,12 +21,10 @@ from splitreel.core.columns cimport (
     file_flag_t,
     file_t,
     name_t,
+    pack_time,
+    time_nanoseconds,
+    time_seconds,
 )
-
-# A packed time is 34 bits of seconds since -2^31 and 30 bits of nanoseconds: 1901..2446, more than i64 nanoseconds hold.
-cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil
-cdef int64_t time_seconds(uint64_t packed) noexcept nogil
-cdef uint32_t time_nanoseconds(uint64_t packed) noexcept nogil
 
 # What a reader found wrong, and went on past.
 cdef struct problem_t:
@@ -72,6 +71,9 @@ cdef class ExtentMap:
     cdef int64_t path(self, uint64_t index, uint8_t* destination, size_t capacity) noexcept nogil
     cdef uint64_t path_size(self, uint64_t index) noexcept nogil
     cdef columns_t columns(self) noexcept nogil    # the arrays, borrowed
+    cdef list sections(self)                       # of a saved map, as Columns
+    cdef bytes uuid_bytes(self)
+    cdef int adopt(self, const section_t* sections, uint64_t problem_count) except -1
     cdef int need_sealed(self) except -1
     cdef int need_index(self, int64_t index, uint64_t count) except -1
 

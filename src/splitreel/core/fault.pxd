@@ -31,6 +31,7 @@ cdef enum status_t:
     FAULT_NEEDS_RECOVERY = -22
     FAULT_NOT_FOUND = -23
     FAULT_STALE_MAP = -30
+    FAULT_MAP_FILE = -31               # a saved extent map cannot be read or written
     FAULT_CHECK_CONDITION = -40
     FAULT_DEFERRED = -41
     FAULT_UNIT_ATTENTION = -42

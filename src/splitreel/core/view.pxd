@@ -2,6 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
+# PEP 3118 formats of file_t, extent_t and name_t.
+cdef bytes FILE_FORMAT, EXTENT_FORMAT, NAME_FORMAT
+
 cdef class Column:
     cdef void* data
     cdef Py_ssize_t count, itemsize
