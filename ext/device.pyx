@@ -65,6 +65,7 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef const char* SHRUNK = "it has shrunk since it was opened"
 cdef size_t PAGE = 4096
+cdef size_t HUGE_PAGE = 2 << 20
 cdef size_t BOUNCE_SIZE = 256 << 10
 cdef uint32_t SMALLEST_BLOCK = 512
 cdef uint32_t LARGEST_BLOCK = 64 << 10               # block sizes above the page size came with Linux 6.15
@@ -328,7 +329,7 @@ cdef class AlignedBuffer:
         if capacity > RING_LIMIT:
             set_fault(&fault, FAULT_LIMIT, "allocating a buffer", 0, 0, "a buffer holds at most 16 GiB")
             raise_fault(&fault)
-        if posix_memalign(<void**>&self.data, PAGE, max(capacity, <size_t>1)) != 0:
+        if posix_memalign(<void**>&self.data, LARGEST_BLOCK, max(capacity, <size_t>1)) != 0:
             self.data = NULL
             set_fault(&fault, FAULT_NO_MEMORY, "allocating a buffer", 0, 0, NULL)
             raise_fault(&fault)
@@ -388,25 +389,28 @@ cdef class BufferRing:
     def __cinit__(self, uint32_t depth, size_t slot_size):
         cdef fault_t fault
         cdef void* memory
-        self.data = NULL
+        self.mapped = NULL
         if depth == 0 or slot_size == 0 or slot_size % SMALLEST_BLOCK != 0:
             set_fault(&fault, FAULT_ALIGNMENT, "allocating a ring", 0, 0, "it needs slots of a multiple of 512 bytes")
             raise_fault(&fault)
         if slot_size > RING_LIMIT // depth:
             set_fault(&fault, FAULT_LIMIT, "allocating a ring", 0, 0, "a ring holds at most 16 GiB")
             raise_fault(&fault)
-        memory = mmap(NULL, depth * slot_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        # Address space for a huge page more, so that the ring can start on one; what is not touched takes no memory.
+        self.mapped_size = depth * slot_size + HUGE_PAGE
+        memory = mmap(NULL, self.mapped_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         if memory == MAP_FAILED:
             set_os_fault(&fault, FAULT_NO_MEMORY, errno, "allocating a ring", 0)
             raise_fault(&fault)
-        madvise(memory, depth * slot_size, MADV_HUGEPAGE)      # a hint: kernels without huge pages refuse it
-        self.data = <uint8_t*>memory
+        self.mapped = memory
+        self.data = <uint8_t*>((<size_t>memory + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1))
+        madvise(self.data, depth * slot_size, MADV_HUGEPAGE)   # a hint: kernels without huge pages refuse it
         self.depth = depth
         self.slot_size = slot_size
 
     def __dealloc__(self):
-        if self.data != NULL:
-            munmap(self.data, self.depth * self.slot_size)
+        if self.mapped != NULL:
+            munmap(self.mapped, self.mapped_size)
 
     def __len__(self):
         return self.depth

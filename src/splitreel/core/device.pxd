@@ -37,6 +37,8 @@ cdef class BufferRing:
     cdef uint8_t* data
     cdef readonly uint32_t depth
     cdef readonly size_t slot_size
+    cdef void* mapped
+    cdef size_t mapped_size
     cdef uint8_t* slot(self, uint64_t index) noexcept nogil    # index modulo depth
 
 # Bytes read before the end of the file, or -errno. Loops over short reads and EINTR. With O_DIRECT, alignment is what it
