@@ -1,0 +1,98 @@
+"""mirror is the interface to whatever can be split, and the list of its kinds. It knows no database.
+
+States: "none" (no copy, or one nobody vouches for), "copying", "in-sync", "split", "rejoining", "unknown" (not told).
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from splitreel.errors import UsageError
+
+STATES = ("none", "copying", "in-sync", "split", "rejoining", "unknown")
+
+# Enter to hold the primary's file system still for a moment, leave to let it go: for mirrors that need it to rejoin.
+Hold = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class SplitImage:
+    """A mirror as it was at one instant: where to read it. ``offset`` is the byte where the volume begins."""
+
+    path: str
+    offset: int = 0
+
+
+class Mirror(Protocol):
+    """A second copy in the same storage platform."""
+
+    name: str
+
+    def check(self) -> None:
+        """Verify everything that can be verified without an effect. Raises MirrorError."""
+
+    def files(self) -> list[str]:
+        """Local files that the mirror needs while the primary's file system is frozen: they must lie elsewhere."""
+
+    def state(self) -> str:
+        """One of STATES. Raises MirrorError when the platform does not answer."""
+
+    def establish(self) -> None:
+        """Begin the first full copy, or do nothing when there is one. Raises MirrorError."""
+
+    def wait_in_sync(self, timeout_s: float) -> None:
+        """Wait until the copy has caught up. Raises MirrorError."""
+
+    def is_in_sync(self) -> bool:
+        """True when a split would give a copy of this instant without waiting. Raises MirrorError."""
+
+    def flush(self) -> None:
+        """Right before the window: put what the mirror has on its medium, and start to track changes."""
+
+    def split(self) -> SplitImage:
+        """Within the window: part the mirror from the primary as both are now. Raises MirrorError."""
+
+    def dirty_bytes(self) -> int | None:
+        """How many bytes differ by now, or None when the platform does not tell."""
+
+    def rejoin(self, hold: Hold) -> None:
+        """Copy back what changed, and mirror again. Returns when in sync. Raises MirrorError."""
+
+    def forget(self) -> None:
+        """Believe nothing of the copy any more: the next ``establish`` copies in full."""
+
+    def close(self) -> None:
+        """Drop connections; the mirror stays as it is. Harmless twice."""
+
+
+# type -> (module, class); the class has KEYS: key -> (kind, required), kinds as in splitreel.config
+TYPES: dict[str, tuple[str, str]] = {
+    "qemu": ("splitreel.mirror.qemu", "QemuMirror"),
+    "command": ("splitreel.mirror.command", "CommandMirror"),
+    "static": ("splitreel.mirror.static", "StaticMirror"),
+}
+
+
+def keys(kind: str) -> dict[str, tuple[str, bool]]:
+    """The configuration keys of one kind: key -> (value kind, required). Raises KeyError."""
+    return cast("dict[str, tuple[str, bool]]", _class(kind).KEYS)
+
+
+def create(settings: Mapping[str, Any]) -> Mirror:
+    """The mirror that a validated table of the configuration describes; it touches nothing yet.
+
+    Raises:
+        UsageError: there is no such type.
+    """
+    kind = str(settings.get("type"))
+    if kind not in TYPES:
+        raise UsageError(f"mirror type {kind!r}", f"known are {', '.join(sorted(TYPES))}")
+    arguments = {key: value for key, value in settings.items() if key != "type"}
+    return cast(Mirror, _class(kind)(**arguments))
+
+
+def _class(kind: str) -> Any:
+    module, name = TYPES[kind]
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,89 @@
+"""quiesce is the interface to whatever can be held still, and the list of its kinds. It splits no mirror.
+
+Quiescers nest: the database first, the file system innermost; they are released in the opposite order.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from splitreel.errors import UsageError
+
+# Plain data for the watchdog: ("thaw", directory fd), ("kill", pidfd), ("run", (program, argument...)).
+Release = tuple[str, int | tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Which files make up the database: absolute paths, and facts worth keeping (``redo position`` and the like)."""
+
+    files: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Quiescer(Protocol):
+    """Something that can be held still. Methods are called in this order, each once, but for ``unquiesce``.
+
+    Between ``quiesce`` and ``unquiesce`` nothing may be logged, imported, allocated in bulk or created on disk.
+    """
+
+    name: str
+
+    def check(self) -> None:
+        """Verify everything that can be verified without an effect. Raises QuiesceError."""
+
+    def prepare(self) -> None:
+        """Open what the window needs, and do what is slow and blocks nobody: checkpoint, flush. Raises QuiesceError."""
+
+    def releases(self) -> list[Release]:
+        """What undoes ``quiesce`` when this process cannot; valid from ``prepare`` to ``close``."""
+
+    def frozen(self) -> list[str]:
+        """Mount points of the file systems whose writers will wait."""
+
+    def quiesce(self) -> int:
+        """Hold it; returns the monotonic time in ns from which a writer may have waited. Raises QuiesceError."""
+
+    def discover(self) -> Discovery:
+        """Which files make up the database, now that they do not change. Raises QuiesceError."""
+
+    def unquiesce(self) -> None:
+        """Let go; harmless when nothing is held, after a half-done ``quiesce``, and twice. Raises QuiesceError."""
+
+    def redo(self) -> dict[str, bytes]:
+        """What the database gives only after the release, by name; it goes to the end of the tape."""
+
+    def close(self) -> None:
+        """Free what ``prepare`` opened; harmless twice."""
+
+
+# type -> (module, class); the class has KEYS: key -> (kind, required), kinds as in splitreel.config
+TYPES: dict[str, tuple[str, str]] = {
+    "sqlite": ("splitreel.quiesce.sqlite", "Sqlite"),
+    "fsfreeze": ("splitreel.quiesce.fsfreeze", "FsFreeze"),
+    "command": ("splitreel.quiesce.command", "Command"),
+}
+
+
+def keys(kind: str) -> dict[str, tuple[str, bool]]:
+    """The configuration keys of one kind: key -> (value kind, required). Raises KeyError."""
+    return cast("dict[str, tuple[str, bool]]", _class(kind).KEYS)
+
+
+def create(settings: Mapping[str, Any]) -> Quiescer:
+    """The quiescer that a validated table of the configuration describes; it touches nothing yet.
+
+    Raises:
+        UsageError: there is no such type.
+    """
+    kind = str(settings.get("type"))
+    if kind not in TYPES:
+        raise UsageError(f"quiesce type {kind!r}", f"known are {', '.join(sorted(TYPES))}")
+    arguments = {key: value for key, value in settings.items() if key != "type"}
+    return cast(Quiescer, _class(kind)(**arguments))
+
+
+def _class(kind: str) -> Any:
+    module, name = TYPES[kind]
+    return getattr(importlib.import_module(module), name)

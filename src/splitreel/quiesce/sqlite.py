@@ -1,0 +1,194 @@
+"""sqlite holds a SQLite database with BEGIN IMMEDIATE, in a process of its own. It freezes no file system.
+
+Why a process of its own: POSIX locks belong to a process and a file, so closing any descriptor of the database (or of
+its -shm) in the process that holds the lock drops it, and a writer gets in. Only the holder ever opens these files.
+
+In WAL mode the write lock keeps writers out; a checkpoint by another connection may still move pages from -wal to the
+database, which changes nothing that recovery would read differently: -wal keeps its frames until a writer resets it.
+"""
+
+import contextlib
+import os
+import select
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from splitreel.errors import QuiesceError
+from splitreel.quiesce import Discovery, Release
+
+START_SECONDS = 20.0
+CHECKPOINT_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+RETRY_SECONDS = 0.001
+SIDE_FILES = ("", "-wal", "-journal")  # never -shm: it is rebuilt, and an old one would be believed
+
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from splitreel.quiesce.sqlite import hold; hold(sys.argv[2])"
+
+
+class Sqlite:
+    """A SQLite database held by the write lock of a helper process."""
+
+    KEYS: ClassVar[dict[str, tuple[str, bool]]] = {"database": ("path", True), "busy_timeout_ms": ("integer", False)}
+
+    def __init__(self, database: str, busy_timeout_ms: int = 2000) -> None:
+        """``busy_timeout_ms``: how long to wait for another writer's lock; nobody is blocked meanwhile."""
+        self.database = os.path.realpath(database)
+        self.name = f"sqlite {self.database}"
+        self.busy_timeout_ms = busy_timeout_ms
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._locked = False
+
+    def check(self) -> None:
+        """Refuse what is no readable and writable regular file."""
+        if not Path(self.database).is_file():
+            raise QuiesceError(self.name, "there is no such file", "Correct `database` in the configuration.")
+        if not os.access(self.database, os.R_OK | os.W_OK):
+            raise QuiesceError(self.name, "not permitted", "Run as the database's owner or as root.")
+
+    def prepare(self) -> None:
+        """Start the helper and let it checkpoint: a small -wal makes for a quick recovery of the copy."""
+        self._holder = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).resolve().parents[2]), self.database],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+            bufsize=0,
+        )
+        self._pidfd = os.pidfd_open(self._holder.pid)
+        self._expect("ready", START_SECONDS)
+        self._ask(b"checkpoint\n", "checkpointed", CHECKPOINT_SECONDS)
+
+    def releases(self) -> list[Release]:
+        """The end of the helper: the kernel then drops its locks, and nothing is written."""
+        return [("kill", self._pidfd)]
+
+    def frozen(self) -> list[str]:
+        """None: readers go on, and so do writers of other files."""
+        return []
+
+    def quiesce(self) -> int:
+        """BEGIN IMMEDIATE, tried for at most the busy time-out; writers wait from the try that succeeds."""
+        self._locked = True
+        limit = self.busy_timeout_ms / 1000
+        return int(self._ask(b"lock %d\n" % self.busy_timeout_ms, "locked", limit + ANSWER_SECONDS))
+
+    def discover(self) -> Discovery:
+        """The database and those of -wal and -journal that exist."""
+        files = tuple(self.database + suffix for suffix in SIDE_FILES if Path(self.database + suffix).exists())
+        return Discovery(files)
+
+    def unquiesce(self) -> None:
+        """ROLLBACK, which writes nothing since nothing was changed; without an answer the helper is ended instead."""
+        if not self._locked or self._holder is None:
+            return
+        self._locked = False
+        try:
+            self._ask(b"unlock\n", "unlocked", ANSWER_SECONDS)
+        except QuiesceError:
+            # A dead helper holds no lock: the deadline's kill, or ours.
+            self._holder.kill()
+            self._holder.wait()
+
+    def redo(self) -> dict[str, bytes]:
+        """Nothing: the copy recovers from its own -wal or -journal."""
+        return {}
+
+    def close(self) -> None:
+        """End the helper. It exits without closing the database, so nothing is written even if that is frozen."""
+        if self._holder is None:
+            return
+        for pipe in (self._holder.stdin, self._holder.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._holder.wait(ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._holder.kill()
+            self._holder.wait()
+        os.close(self._pidfd)
+        self._holder = None
+
+    def _ask(self, question: bytes, answer: str, seconds: float) -> str:
+        holder = self._holder
+        if holder is None or holder.stdin is None:
+            raise QuiesceError(self.name, "its lock holder is not running")
+        try:
+            holder.stdin.write(question)
+        except OSError as error:
+            raise QuiesceError(self.name, "its lock holder has died", "Run the session again.") from error
+        return self._expect(answer, seconds)
+
+    def _expect(self, answer: str, seconds: float) -> str:
+        """One line of the helper's: the word expected and a value, else the reason why not."""
+        pipe = self._holder.stdout if self._holder else None
+        if pipe is None or not select.select([pipe], [], [], seconds)[0]:
+            raise QuiesceError(self.name, f"its lock holder did not answer within {seconds:g} s")
+        # One write of the helper's, below PIPE_BUF: it arrives whole.
+        word, _, value = os.read(pipe.fileno(), 4096).decode(errors="replace").strip().partition(" ")
+        if word != answer:
+            raise QuiesceError(self.name, value or "its lock holder has died", "See what else uses this database.")
+        return value
+
+
+def hold(database: str) -> None:
+    """The helper process: answers checkpoint, lock MS, unlock; exits without a write when its input ends."""
+    try:
+        _serve(sqlite3.connect(f"file:{_quoted(database)}?mode=rw", uri=True, timeout=0, isolation_level=None))
+    except (sqlite3.Error, OSError) as error:
+        _answer(f"failed {error}")
+    os._exit(0)
+
+
+def _quoted(path: str) -> str:
+    return "".join(f"%{byte:02x}" if chr(byte) in "?#%" or byte > 126 else chr(byte) for byte in os.fsencode(path))
+
+
+def _serve(connection: sqlite3.Connection) -> None:
+    # The first statement that reads proves that this is a database, and makes -wal and -shm exist before the window.
+    connection.execute("select count(*) from sqlite_master").fetchone()
+    _answer("ready")
+    pending = b""
+    while data := os.read(0, 4096):
+        pending += data
+        *lines, pending = pending.split(b"\n")
+        for line in lines:
+            _answer(_act(connection, line.decode()))
+
+
+def _act(connection: sqlite3.Connection, line: str) -> str:
+    word, _, value = line.partition(" ")
+    try:
+        if word == "checkpoint":
+            connection.execute("pragma busy_timeout = 5000")
+            busy, _, _ = connection.execute("pragma wal_checkpoint(TRUNCATE)").fetchone()
+            connection.execute("pragma busy_timeout = 0")
+            return f"checkpointed {busy}"
+        if word == "lock":
+            return _lock(connection, time.monotonic() + int(value) / 1000)
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("rollback")
+        return f"unlocked {time.monotonic_ns()}"
+    except sqlite3.Error as error:
+        return f"failed {error}"
+
+
+def _lock(connection: sqlite3.Connection, until: float) -> str:
+    while True:
+        since = time.monotonic_ns()
+        try:
+            connection.execute("begin immediate")
+            return f"locked {since}"
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > until or "lock" not in str(error):
+                return f"failed no write lock: {error}"
+        time.sleep(RETRY_SECONDS)
+
+
+def _answer(line: str) -> None:
+    os.write(1, line.replace("\n", " ").encode()[:4000] + b"\n")

@@ -1,0 +1,75 @@
+"""Mirrors driven by commands, and mirrors that are split already."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from splitreel.errors import MirrorError, UsageError
+from splitreel.mirror import SplitImage, create, keys
+
+
+def settings(folder: Path, **changes: object) -> dict[str, object]:
+    log = folder / "log"
+    return {
+        "type": "command",
+        "image": str(folder / "image"),
+        "split": f"sh -c 'touch {{image}}; echo split >> {log}; echo \"#INFO parted\"'",
+        "rejoin": f"sh -c 'echo rejoin {{image}} >> {log}'",
+        "offset": 1048576,
+        **changes,
+    }
+
+
+def test_a_cycle(tmp_path: Path) -> None:
+    mirror = create(settings(tmp_path, in_sync=f"test ! -e {tmp_path}/image", dirty="echo 4096"))
+    mirror.check()
+    mirror.establish()
+    mirror.wait_in_sync(5)
+    assert mirror.state() == "in-sync"
+    mirror.flush()
+    assert mirror.split() == SplitImage(str(tmp_path / "image"), 1048576)
+    assert mirror.state() == "unknown"
+    assert mirror.files() == [str(tmp_path / "image")]
+    assert mirror.dirty_bytes() == 4096
+    mirror.rejoin(nullcontext)
+    mirror.close()
+    assert (tmp_path / "log").read_text() == f"split\nrejoin {tmp_path}/image\n"
+
+
+def test_failures_are_told(tmp_path: Path) -> None:
+    with pytest.raises(MirrorError, match="status 2"):
+        create(settings(tmp_path, split="sh -c 'exit 2'")).split()
+    with pytest.raises(MirrorError, match="cannot be read after the split"):
+        create(settings(tmp_path, split="true")).split()
+    with pytest.raises(MirrorError, match="one number"):
+        create(settings(tmp_path, dirty="echo lots")).dirty_bytes()
+    with pytest.raises(MirrorError, match="/nonexistent"):
+        create(settings(tmp_path, rejoin="/nonexistent")).check()
+    with pytest.raises(MirrorError, match="not in sync"):
+        create(settings(tmp_path, in_sync="false")).wait_in_sync(0)
+    assert create(settings(tmp_path)).dirty_bytes() is None
+
+
+def test_a_static_mirror_is_what_it_is(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    mirror = create({"type": "static", "image": str(image), "offset": 512})
+    with pytest.raises(MirrorError, match="cannot be read"):
+        mirror.check()
+    image.touch()
+    mirror.check()
+    mirror.establish()
+    mirror.wait_in_sync(1)
+    mirror.flush()
+    assert mirror.is_in_sync()
+    assert mirror.split() == SplitImage(str(image), 512)
+    assert mirror.dirty_bytes() is None
+    mirror.rejoin(nullcontext)
+    mirror.forget()
+    mirror.close()
+
+
+def test_kinds() -> None:
+    assert keys("qemu")["qmp"] == ("path", True)
+    with pytest.raises(UsageError, match="known are command, qemu, static"):
+        create({"type": "raid"})
