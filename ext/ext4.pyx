@@ -1,0 +1,584 @@
+"""ext4 maps an ext4 file system read raw: attributes, extents, extended attributes and names. It reads no file data.
+
+Passes: group descriptors; inode tables in order with the extent trees below them; symlink targets and extended
+attribute blocks; directories from the root downward. Each has many large requests in flight, never a file at a time.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+from splitreel.core.device cimport BlockDevice
+from splitreel.core.ext4_directory cimport DirectoryWalk
+from splitreel.core.ext4_disk cimport EXT4_EXTENTS_FL, ext4_inode_t, ext4_le16, ext4_le32, ext4_superblock_t
+from splitreel.core.ext4_inode cimport (
+    LAYOUT_EXTENTS,
+    LAYOUT_FAST_SYMLINK,
+    decode_inode,
+    inode_area_t,
+    inode_in_use,
+    inode_layout,
+    inode_seed,
+    inode_xattr_block,
+    inode_xattrs,
+    known_type,
+    verify_inode,
+)
+from splitreel.core.ext4_superblock cimport (
+    ext4_geometry_t,
+    TRUST_CLEAN,
+    TRUST_FROZEN,
+    TRUST_LIVE,
+    decode_group,
+    decode_superblock,
+    ext4_group_t,
+    feature_names,
+    geometry_warnings,
+)
+from splitreel.core.ext4_sweep cimport (
+    SWEEP_SPAN,
+    Sweep,
+    append_block,
+    block_ref_t,
+    free_blocks,
+    grow_array,
+    sort_blocks,
+)
+from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, tree_t, verify_node
+from splitreel.core.ext4_xattr cimport HeapWriter
+from splitreel.core.extent cimport EXTENT_UNWRITTEN, FILE_DAMAGED, ExtentMap, Filesystem, extent_t, file_t
+from splitreel.core.ext4_disk cimport ext4_digest, ext4_extent_header_t
+from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
+
+cdef extern from "<time.h>" nogil:
+    ctypedef int clockid_t
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    const clockid_t CLOCK_MONOTONIC
+    int clock_gettime(clockid_t clock, timespec* now)
+
+cdef enum:
+    SUPERBLOCK_OFFSET = 1024
+    GROUP_CHUNK = 1 << 20                          # bytes of group descriptors read at once
+    RING = 8 << 20                                 # bytes in flight, for each of the two sweeps
+    ROOT_ROOM = 60                                 # bytes of i_block
+    MAX_BLOCK = 0xFFFFFFFF
+    SMALLEST_INODE = 128
+    S_IFMT = 0o170000
+    S_IFLNK = 0o120000
+
+
+cdef double now() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <double>time.tv_sec + <double>time.tv_nsec * 1e-9
+
+
+cdef class Ext4(Filesystem):
+    """An ext4 file system on a device, for mapping. One thread at a time.
+
+    ``frozen``: the caller knows that it was frozen (or unmounted) when the mirror was split; only a file system without
+    a journal needs it, which looks crashed otherwise. ``live``: the device is in use; the map is a hint that must be
+    checked against the split mirror, and neither a journal to be replayed nor a change while reading is refused.
+
+    Raises:
+        Corrupt: no ext4, or a superblock that fails its own checks.
+        Unsupported: an incompatible feature, by name and bit.
+        NeedsRecovery: the journal was not emptied before the mirror was split.
+        DeviceError: the device does not read, or is shorter than the file system.
+    """
+
+    def __init__(self, BlockDevice device not None, *, bint frozen=False, bint live=False):
+        cdef fault_t fault
+        cdef int rc
+        self.device = device
+        self.trust = TRUST_LIVE if live else TRUST_FROZEN if frozen else TRUST_CLEAN
+        with nogil:
+            rc = self.open_superblock(&fault)
+            if rc >= 0:
+                rc = self.allocate(&fault)
+        if rc < 0:
+            raise_fault(&fault)
+        self.fs_type = "ext4"
+        self.block_size = self.geometry.block_size
+        self.uuid = <bytes>self.geometry.uuid[:16]
+        self.warnings = geometry_warnings(&self.geometry)
+        self.table_sweep = Sweep(device, self.block_size, RING)
+        self.block_sweep = Sweep(device, self.block_size, RING)
+        self.trees = ExtentTrees()
+        self.trees.geometry = &self.geometry
+        self.trees.sweep = self.block_sweep
+        self.directories = DirectoryWalk()
+        self.directories.geometry = &self.geometry
+        self.directories.index = &self.index
+        self.directories.sweep = self.block_sweep
+
+    def __cinit__(self):
+        self.heap = HeapWriter()
+
+    def __dealloc__(self):
+        self.forget()
+        free(self.slots)
+        free(self.scratch)
+
+    @property
+    def features(self):
+        """{"compat": [names], "incompat": [names], "ro_compat": [names]}, as mke2fs names them."""
+        return feature_names(&self.geometry)
+
+    @property
+    def statistics(self):
+        """Of the last map: inodes, inodes left out for want of a name, what was read, seconds of each pass."""
+        cdef double* seconds = self.counts.seconds
+        return {
+            "inodes": self.counts.inodes,
+            "unnamed": self.counts.unnamed,
+            "directory_blocks": self.counts.directory_blocks,
+            "bytes_read": self.counts.bytes_read,
+            "reads": self.counts.reads,
+            "seconds": {"groups": seconds[0], "inodes": seconds[1], "xattrs": seconds[2], "names": seconds[3]},
+        }
+
+    # Opening.
+
+    cdef int read_superblock(self, ext4_superblock_t* raw, fault_t* fault) noexcept nogil:
+        return self.device.read(SUPERBLOCK_OFFSET, raw, sizeof(ext4_superblock_t), fault)
+
+    cdef int open_superblock(self, fault_t* fault) noexcept nogil:
+        if self.read_superblock(&self.superblock, fault) < 0:
+            return fault.code
+        return decode_superblock(&self.superblock, self.device.size, self.trust, &self.geometry, fault)
+
+    cdef int allocate(self, fault_t* fault) noexcept nogil:
+        self.slots = <tree_t*>calloc(SWEEP_SPAN // SMALLEST_INODE, sizeof(tree_t))
+        self.scratch = <uint8_t*>malloc(self.geometry.inode_size)
+        if self.slots == NULL or self.scratch == NULL:
+            return set_fault(fault, FAULT_NO_MEMORY, b"opening an ext4 file system", 0, 0, NULL)
+        return self.heap.prepare(&self.geometry, fault)
+
+    cdef void forget(self) noexcept nogil:
+        """Gives back what one map needed."""
+        free_blocks(&self.blocks)
+        free(self.index.first_file)
+        free(self.pending)
+        free(self.arena)
+        self.index.first_file = NULL
+        self.pending = NULL
+        self.arena = NULL
+        self.indexed_groups = self.arena_size = self.arena_capacity = 0
+        self.pending_count = self.pending_capacity = 0
+
+    # Mapping.
+
+    cdef int map_all(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        cdef ext4_geometry_t opened = self.geometry
+        cdef int rc
+        memset(&self.counts, 0, sizeof(self.counts))
+        self.table_sweep.bytes_read = self.table_sweep.read_count = 0
+        self.block_sweep.bytes_read = self.block_sweep.read_count = 0
+        if self.open_superblock(fault) < 0:
+            return fault.code
+        if (memcmp(opened.uuid, self.geometry.uuid, 16) != 0 or opened.block_size != self.geometry.block_size
+                or opened.inode_size != self.geometry.inode_size):
+            return set_fault(fault, FAULT_STALE_MAP, b"mapping an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                             b"another file system stands on the device than when it was opened")
+        rc = self.run_passes(target, fault)
+        self.table_sweep.stop()
+        self.block_sweep.stop()
+        self.counts.bytes_read += self.table_sweep.bytes_read + self.block_sweep.bytes_read
+        self.counts.reads += self.table_sweep.read_count + self.block_sweep.read_count
+        self.counts.directory_blocks = self.directories.block_count
+        self.directories.reset()
+        self.trees.reset()
+        self.forget()
+        return rc
+
+    cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        cdef double begun = now(), ended
+        if self.read_groups(fault) < 0:
+            return fault.code
+        ended = now()
+        self.counts.seconds[0] = ended - begun
+        if self.scan_tables(target, fault) < 0:
+            return fault.code
+        begun = now()
+        self.counts.seconds[1] = begun - ended
+        if self.read_targets(target, fault) < 0 or self.read_xattrs(target, fault) < 0:
+            return fault.code
+        ended = now()
+        self.counts.seconds[2] = ended - begun
+        if self.walk_names(target, fault) < 0 or self.drop_unnamed(target, fault) < 0:
+            return fault.code
+        self.counts.seconds[3] = now() - ended
+        return self.check_unchanged(fault)
+
+    cdef int check_unchanged(self, fault_t* fault) noexcept nogil:
+        """Nothing writes to a split mirror. A superblock that changed means that the device is the live one."""
+        cdef ext4_superblock_t last
+        if self.trust == TRUST_LIVE:
+            return 0
+        if self.read_superblock(&last, fault) < 0:
+            return fault.code
+        if memcmp(&last, &self.superblock, sizeof(last)) != 0:
+            return set_fault(fault, FAULT_STALE_MAP, b"mapping an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                             b"the mirror was written to while it was read")
+        return 0
+
+    # Group descriptors.
+
+    cdef int read_groups(self, fault_t* fault) noexcept nogil:
+        """Lists the used head of every inode table, in the order of inodes."""
+        cdef uint64_t base = <uint64_t>(self.geometry.first_data_block + 1) * self.geometry.block_size
+        cdef uint64_t per_chunk = GROUP_CHUNK // self.geometry.desc_size
+        cdef uint64_t first = 0, count, i
+        cdef uint8_t* chunk = <uint8_t*>malloc(GROUP_CHUNK)
+        cdef int rc = 0
+        self.index.group_count = self.geometry.group_count
+        self.index.inodes_per_group = self.geometry.inodes_per_group
+        self.index.first_file = <uint64_t*>calloc(self.geometry.group_count + 1, sizeof(uint64_t))
+        if chunk == NULL or self.index.first_file == NULL:
+            free(chunk)
+            return set_fault(fault, FAULT_NO_MEMORY, b"reading group descriptors", 0, 0, NULL)
+        while rc >= 0 and first < self.geometry.group_count:
+            count = min(per_chunk, self.geometry.group_count - first)
+            rc = self.device.read(base + first * self.geometry.desc_size, chunk, count * self.geometry.desc_size, fault)
+            self.counts.bytes_read += count * self.geometry.desc_size
+            self.counts.reads += 1
+            for i in range(count):
+                if rc >= 0:
+                    rc = self.add_table(first + i, chunk + i * self.geometry.desc_size, fault)
+            first += count
+        free(chunk)
+        return rc
+
+    cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
+        """The used head of one inode table, in pieces: owner is the group, first the inode, limit their number."""
+        cdef uint32_t per_block = self.geometry.block_size // self.geometry.inode_size
+        cdef uint32_t per_piece = SWEEP_SPAN // self.geometry.inode_size
+        cdef uint32_t first = 0, count
+        cdef ext4_group_t decoded
+        if decode_group(&self.geometry, group, raw, &decoded, fault) < 0:
+            return fault.code
+        while first < decoded.used_inodes:
+            count = min(per_piece, decoded.used_inodes - first)
+            if append_block(&self.blocks, decoded.inode_table + first // per_block,
+                            (count + per_block - 1) // per_block, <uint32_t>group,
+                            <uint32_t>group * self.geometry.inodes_per_group + first + 1, count,
+                            fault) < 0:
+                return fault.code
+            first += count
+        return 0
+
+    # Inodes and extents.
+
+    cdef void index_groups(self, ExtentMap target, uint64_t end) noexcept nogil:
+        """The files of groups below end are complete, or there are none."""
+        while self.indexed_groups <= end:
+            self.index.first_file[self.indexed_groups] = target.file_count
+            self.indexed_groups += 1
+
+    cdef int scan_tables(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        cdef const block_ref_t* ref
+        cdef const uint8_t* data
+        cdef int rc
+        self.table_sweep.start(&self.blocks)
+        while True:
+            rc = self.table_sweep.next(&ref, &data, fault)
+            if rc == 0:
+                break
+            if rc < 0 and rc != FAULT_IO:
+                return rc
+            if rc == FAULT_IO:
+                self.read_piece_by_block(target, ref, <uint8_t*>data)
+            self.index_groups(target, ref.owner)
+            if self.scan_piece(target, ref, data, fault) < 0:
+                return fault.code
+        self.index_groups(target, self.geometry.group_count)
+        self.counts.inodes = target.file_count
+        return 0
+
+    cdef void read_piece_by_block(self, ExtentMap target, const block_ref_t* ref, uint8_t* data) noexcept nogil:
+        """Of a piece that does not read, what does; the rest becomes free inodes."""
+        cdef uint32_t size = self.geometry.block_size
+        cdef fault_t ignored
+        cdef uint32_t i
+        for i in range(ref.count):
+            if self.device.read((ref.block + i) * size, data + <size_t>i * size, size, &ignored) < 0:
+                memset(data + <size_t>i * size, 0, size)
+                target.append_problem(ref.first + i * (size // self.geometry.inode_size), (ref.block + i) * size,
+                                      b"a block of the inode table does not read: inodes from this one on are lost")
+
+    cdef int scan_piece(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
+                        fault_t* fault) noexcept nogil:
+        cdef const uint8_t* raw
+        cdef uint32_t i
+        if self.gather_trees(ref, data, fault) < 0:
+            return fault.code
+        for i in range(ref.limit):
+            raw = data + <size_t>i * self.geometry.inode_size
+            if inode_in_use(&self.geometry, ref.first + i, <const ext4_inode_t*>raw):
+                if self.append_inode(target, ref.first + i, raw, i, fault) < 0:
+                    return fault.code
+        return 0
+
+    cdef int gather_trees(self, const block_ref_t* ref, const uint8_t* data, fault_t* fault) noexcept nogil:
+        """Finds the inodes whose extents do not stand in them, and has their tree blocks read, all at once."""
+        cdef const ext4_inode_t* inode
+        cdef const ext4_extent_header_t* root
+        cdef bint any = False
+        cdef tree_t* slot
+        cdef uint32_t i
+        self.trees.clear()
+        for i in range(ref.limit):
+            inode = <const ext4_inode_t*>(data + <size_t>i * self.geometry.inode_size)
+            slot = &self.slots[i]
+            slot.depth = 0
+            root = <const ext4_extent_header_t*>inode.i_block
+            if (inode.i_links_count == 0 or not ext4_le32(inode.i_flags) & EXT4_EXTENTS_FL or root.eh_depth == 0
+                    or not inode_in_use(&self.geometry, ref.first + i, inode)
+                    or verify_inode(&self.geometry, ref.first + i, <const uint8_t*>inode, self.scratch) != NULL
+                    or verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK) != NULL):
+                continue
+            memset(slot, 0, sizeof(tree_t))
+            slot.depth = ext4_le16(root.eh_depth)
+            slot.seed = inode_seed(&self.geometry, ref.first + i, ext4_le32(inode.i_generation))
+            any = True
+            if self.trees.add_root(i, slot, inode.i_block, fault) < 0:
+                return fault.code
+        return self.trees.resolve(self.slots, fault) if any else 0
+
+    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
+                          fault_t* fault) noexcept nogil:
+        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+        cdef const char* text = verify_inode(&self.geometry, number, raw, self.scratch)
+        cdef int layout = -1
+        cdef file_t file
+        decode_inode(&self.geometry, number, raw, self.scratch, &file)
+        if text == NULL:
+            layout = inode_layout(inode, file.size, &text)
+        if layout == LAYOUT_EXTENTS:
+            text = verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK)
+            if text != NULL:
+                layout = -1
+        if layout < 0:
+            target.append_problem(number, 0, text)
+            file.flags |= FILE_DAMAGED
+            if not known_type(file.mode):
+                return 0
+        if target.append_file(&file, fault) < 0:
+            return fault.code
+        if layout == LAYOUT_EXTENTS and self.append_extents(target, raw, slot, fault) < 0:
+            return fault.code
+        return self.append_heap(target, raw, layout, fault) if layout >= 0 else 0
+
+    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, uint32_t slot, fault_t* fault) noexcept nogil:
+        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+        cdef tree_t* tree = &self.slots[slot]
+        cdef file_t* file = &target.files[target.file_count - 1]
+        if (<const ext4_extent_header_t*>inode.i_block).eh_depth == 0:
+            return append_leaf(target, inode.i_block, fault)
+        if self.trees.append_leaves(slot, tree, target, fault) < 0:
+            return fault.code
+        file.fingerprint += tree.digest
+        if tree.damage != NULL:
+            file.flags |= FILE_DAMAGED
+            target.append_problem(file.inode, tree.offset, tree.damage)
+        return 0
+
+    # Symlink targets and extended attributes.
+
+    cdef int append_heap(self, ExtentMap target, const uint8_t* raw, int layout, fault_t* fault) noexcept nogil:
+        """The heap record of the file appended last, now when all of it stands in the inode, else later."""
+        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+        cdef file_t* file = &target.files[target.file_count - 1]
+        cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
+        cdef uint64_t block = inode_xattr_block(inode)
+        cdef const char* text
+        if block != 0 and (block <= self.geometry.first_data_block or block >= self.geometry.block_count):
+            target.append_problem(file.inode, 0, b"its extended attribute block lies outside the file system")
+            block = 0
+        if block != 0 or (layout == LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK):
+            return self.defer_heap(target, raw, layout, block, fault)
+        if area.size == 0 and layout != LAYOUT_FAST_SYMLINK:
+            return 0
+        self.heap.begin()
+        if layout == LAYOUT_FAST_SYMLINK:
+            self.set_target(target, file, inode.i_block)
+        if area.size > 0:
+            text = self.heap.add_inode(area.bytes, area.size)
+            if text != NULL:
+                target.append_problem(file.inode, 0, text)
+        return self.heap.finish(target, file, fault)
+
+    cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil:
+        """file.size bytes, which the caller knows to be there."""
+        if file.size == 0 or memchr(bytes, 0, file.size) != NULL:
+            file.flags |= FILE_DAMAGED
+            target.append_problem(file.inode, 0, b"a symlink whose target is empty or holds a null byte")
+            return
+        self.heap.target = bytes
+        self.heap.target_size = <uint32_t>file.size
+
+    cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil:
+        cdef uint64_t larger = max(self.arena_capacity * 2, self.arena_size + size, <uint64_t>1 << 16)
+        cdef void* moved
+        if self.arena_size + size > self.arena_capacity:
+            moved = realloc(self.arena, larger)
+            if moved == NULL:
+                return set_fault(fault, FAULT_NO_MEMORY, b"reading extended attributes", 0, 0, NULL)
+            self.arena = <uint8_t*>moved
+            self.arena_capacity = larger
+        memcpy(self.arena + self.arena_size, data, size)
+        offset[0] = self.arena_size
+        self.arena_size += size
+        return 0
+
+    cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
+                        fault_t* fault) noexcept nogil:
+        """Keeps what the inode holds until the block is read: its xattrs, and a fast symlink's target."""
+        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+        cdef const file_t* file = &target.files[target.file_count - 1]
+        cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
+        cdef pending_t* item
+        if grow_array(<void**>&self.pending, &self.pending_capacity, self.pending_count, sizeof(pending_t), fault) < 0:
+            return fault.code
+        item = &self.pending[self.pending_count]
+        memset(item, 0, sizeof(pending_t))
+        item.file = <uint32_t>(target.file_count - 1)
+        item.xattr_block = block
+        item.slow_symlink = layout == LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK
+        item.area_size = area.size
+        if area.size > 0 and self.keep_bytes(area.bytes, area.size, &item.area, fault) < 0:
+            return fault.code
+        if layout == LAYOUT_FAST_SYMLINK:
+            item.target_size = <uint32_t>file.size
+            if self.keep_bytes(inode.i_block, item.target_size, &item.target, fault) < 0:
+                return fault.code
+        self.pending_count += 1
+        return 0
+
+    cdef int read_targets(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        """Targets of symlinks that have a block of their own."""
+        cdef const block_ref_t* ref
+        cdef const uint8_t* data
+        cdef const file_t* file
+        cdef const extent_t* extent
+        cdef size_t i
+        cdef int rc
+        self.blocks.count = 0
+        for i in range(self.pending_count):
+            if not self.pending[i].slow_symlink:
+                continue
+            file = &target.files[self.pending[i].file]
+            extent = &target.extents[file.first_extent]
+            if (file.extent_count == 0 or extent.logical != 0 or extent.flags & EXTENT_UNWRITTEN
+                    or file.size >= self.geometry.block_size):
+                self.damaged(target, self.pending[i].file, 0, b"a symlink whose target is not in its first block")
+                rc = self.finish_heap(target, &self.pending[i], NULL, fault) if self.pending[i].xattr_block == 0 else 0
+            else:
+                rc = append_block(&self.blocks, extent.physical, 1, <uint32_t>i, 0, 0, fault)
+            if rc < 0:
+                return rc
+        sort_blocks(&self.blocks)
+        self.block_sweep.start(&self.blocks)
+        while True:
+            rc = self.block_sweep.next(&ref, &data, fault)
+            if rc == 0:
+                return 0
+            if rc < 0 and rc != FAULT_IO:
+                return rc
+            if self.read_target(target, ref, data if rc > 0 else NULL, fault) < 0:
+                return fault.code
+
+    cdef void damaged(self, ExtentMap target, uint32_t file, uint64_t offset, const char* text) noexcept nogil:
+        target.files[file].flags |= FILE_DAMAGED
+        target.append_problem(target.files[file].inode, offset, text)
+
+    cdef int read_target(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
+                         fault_t* fault) noexcept nogil:
+        cdef pending_t* item = &self.pending[ref.owner]
+        cdef file_t* file = &target.files[item.file]
+        if data == NULL:
+            self.damaged(target, item.file, ref.block * self.geometry.block_size, b"its target does not read")
+        else:
+            file.fingerprint += ext4_digest(0, data, self.geometry.block_size)
+            item.target_size = <uint32_t>file.size
+            if self.keep_bytes(data, item.target_size, &item.target, fault) < 0:
+                return fault.code
+        return self.finish_heap(target, item, NULL, fault) if item.xattr_block == 0 else 0
+
+    cdef int read_xattrs(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        """Extended attribute blocks in disk order; files that share one come one after the other."""
+        cdef const block_ref_t* ref
+        cdef const uint8_t* data
+        cdef pending_t* item
+        cdef size_t i
+        cdef int rc
+        self.blocks.count = 0
+        for i in range(self.pending_count):
+            if self.pending[i].xattr_block != 0:
+                if append_block(&self.blocks, self.pending[i].xattr_block, 1, <uint32_t>i, 0, 0, fault) < 0:
+                    return fault.code
+        sort_blocks(&self.blocks)
+        self.block_sweep.start(&self.blocks)
+        while True:
+            rc = self.block_sweep.next(&ref, &data, fault)
+            if rc == 0:
+                return 0
+            if rc < 0 and rc != FAULT_IO:
+                return rc
+            item = &self.pending[ref.owner]
+            if rc == FAULT_IO:
+                target.append_problem(target.files[item.file].inode, ref.block * self.geometry.block_size,
+                                      b"its extended attribute block does not read")
+            if self.finish_heap(target, item, data if rc > 0 else NULL, fault) < 0:
+                return fault.code
+
+    cdef int finish_heap(self, ExtentMap target, const pending_t* item, const uint8_t* data,
+                         fault_t* fault) noexcept nogil:
+        """The record of a file whose blocks have been read. Bad xattrs are dropped and reported; the file is kept."""
+        cdef file_t* file = &target.files[item.file]
+        cdef const char* text
+        self.heap.begin()
+        if item.target_size > 0:
+            self.set_target(target, file, self.arena + item.target)
+        if item.area_size > 0:
+            text = self.heap.add_inode(self.arena + item.area, item.area_size)
+            if text != NULL:
+                target.append_problem(file.inode, 0, text)
+        if data != NULL:
+            file.fingerprint += ext4_digest(1, data, self.geometry.block_size)
+            text = self.heap.add_block(item.xattr_block, data)
+            if text != NULL:
+                target.append_problem(file.inode, item.xattr_block * self.geometry.block_size, text)
+        return self.heap.finish(target, file, fault)
+
+    # Names.
+
+    cdef int walk_names(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        return self.directories.walk(target, fault)
+
+    cdef int drop_unnamed(self, ExtentMap target, fault_t* fault) noexcept nogil:
+        """Leaves out files without a name: open and unlinked when the file system was frozen, or cut off by damage."""
+        cdef uint64_t i, kept = 0
+        cdef uint32_t* place
+        for i in range(target.file_count):
+            kept += self.directories.is_named(i)
+        self.counts.unnamed = target.file_count - kept
+        if self.counts.unnamed == 0:
+            return 0
+        place = <uint32_t*>malloc(target.file_count * sizeof(uint32_t))
+        if place == NULL:
+            return set_fault(fault, FAULT_NO_MEMORY, b"leaving out files without a name", 0, 0, NULL)
+        kept = 0
+        for i in range(target.file_count):
+            place[i] = <uint32_t>kept
+            if self.directories.is_named(i):
+                target.files[kept] = target.files[i]
+                kept += 1
+        for i in range(target.name_count):
+            target.names[i].file = place[target.names[i].file]
+        target.file_count = kept
+        free(place)
+        return 0

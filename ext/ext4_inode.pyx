@@ -1,0 +1,193 @@
+"""ext4_inode verifies one inode and decodes its attributes. It reads no device and follows no extent.
+
+Source: Linux Documentation/filesystems/ext4, "Index Nodes" and "Inode Timestamps"; fs/ext4/inode.c for the checksum.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.ext4_disk cimport (
+    EXT4_COMPR_FL,
+    EXT4_EA_INODE_FL,
+    EXT4_ENCRYPT_FL,
+    EXT4_EXTENTS_FL,
+    EXT4_INLINE_DATA_FL,
+    EXT4_ROOT_INO,
+    ext4_digest,
+    ext4_inode_t,
+    ext4_le16,
+    ext4_le32,
+    ext4_load32,
+)
+from splitreel.core.extent cimport file_t, pack_time
+
+cdef enum:
+    GOOD_OLD_SIZE = 128
+    CHECKSUM_LO = 0x7C                             # offsets of the checksum's halves
+    CHECKSUM_HI = 0x82
+    ATIME = 0x08
+    ATIME_EXTRA = 0x8C
+    XATTR_MAGIC = 0xEA020000
+    EXTENT_MAGIC = 0xF30A
+    FAST_SYMLINK_SIZE = 60
+    S_IFMT = 0o170000
+    S_IFREG = 0o100000
+    S_IFDIR = 0o040000
+    S_IFLNK = 0o120000
+    S_IFCHR = 0o020000
+    S_IFBLK = 0o060000
+    S_IFIFO = 0o010000
+    S_IFSOCK = 0o140000
+
+
+cdef bint inode_in_use(const ext4_geometry_t* geometry, uint32_t number, const ext4_inode_t* raw) noexcept nogil:
+    """A file by its own word: linked, with a mode, and none of the file system's own inodes."""
+    cdef int i
+    if raw.i_links_count == 0 or raw.i_mode == 0:
+        return False
+    if number < geometry.first_ino and number != EXT4_ROOT_INO:
+        return False
+    for i in range(5):
+        if number == geometry.hidden[i]:
+            return False
+    return ext4_le32(raw.i_flags) & EXT4_EA_INODE_FL == 0
+
+
+cdef uint32_t extra_size(const ext4_geometry_t* geometry, const ext4_inode_t* raw) noexcept nogil:
+    """i_extra_isize, or 0 where it cannot be right."""
+    cdef uint32_t extra
+    if geometry.inode_size <= GOOD_OLD_SIZE:
+        return 0
+    extra = ext4_le16(raw.i_extra_isize)
+    return extra if extra % 4 == 0 and extra <= geometry.inode_size - GOOD_OLD_SIZE else 0
+
+
+cdef uint32_t inode_seed(const ext4_geometry_t* geometry, uint32_t number, uint32_t generation) noexcept nogil:
+    cdef uint32_t words[2]
+    words[0] = ext4_le32(number)
+    words[1] = ext4_le32(generation)
+    return crc32c_update(geometry.csum_seed, words, 8)
+
+
+cdef bint known_type(uint16_t mode) noexcept nogil:
+    cdef uint16_t kind = mode & S_IFMT
+    return (kind == S_IFREG or kind == S_IFDIR or kind == S_IFLNK or kind == S_IFCHR or kind == S_IFBLK
+            or kind == S_IFIFO or kind == S_IFSOCK)
+
+
+cdef const char* verify_inode(const ext4_geometry_t* geometry, uint32_t number, const uint8_t* raw,
+                              uint8_t* scratch) noexcept nogil:
+    """Checks checksum and type; leaves a copy without checksum fields in scratch."""
+    cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+    cdef uint32_t crc, stored
+    cdef bint wide = False
+    memcpy(scratch, raw, geometry.inode_size)
+    memset(scratch + CHECKSUM_LO, 0, 2)
+    if geometry.inode_size > GOOD_OLD_SIZE and ext4_le16(inode.i_extra_isize) >= 4:
+        wide = True
+        memset(scratch + CHECKSUM_HI, 0, 2)
+    if geometry.metadata_csum:
+        crc = inode_seed(geometry, number, ext4_le32(inode.i_generation))
+        crc = ~crc32c_update(crc, scratch, geometry.inode_size)
+        stored = ext4_le16(inode.i_checksum_lo)
+        if wide:
+            stored |= <uint32_t>ext4_le16(inode.i_checksum_hi) << 16
+        else:
+            crc &= 0xFFFF
+        if crc != stored:
+            return b"the inode's checksum does not match"
+    if not known_type(ext4_le16(inode.i_mode)):
+        return b"the inode's type is none that exists"
+    if geometry.inode_size > GOOD_OLD_SIZE and extra_size(geometry, inode) != ext4_le16(inode.i_extra_isize):
+        return b"the inode's i_extra_isize is out of range"
+    return NULL
+
+
+cdef uint64_t decode_time(uint32_t seconds, uint32_t extra) noexcept nogil:
+    """The low two bits of extra add 2^32 seconds each; the rest are nanoseconds."""
+    cdef int64_t wide = <int64_t>(<int32_t>ext4_le32(seconds))
+    cdef uint32_t bits = ext4_le32(extra)
+    return pack_time(wide + (<int64_t>(bits & 3) << 32), bits >> 2)
+
+
+cdef uint32_t decode_device(const uint8_t* block) noexcept nogil:
+    """Old 8:8 encoding in the first word, or new 12:20 in the second; as major << 20 | minor."""
+    cdef uint32_t word = ext4_load32(block)
+    if word != 0:
+        return (word >> 8 & 0xFF) << 20 | (word & 0xFF)
+    word = ext4_load32(block + 4)
+    return (word >> 8 & 0xFFF) << 20 | (word & 0xFF) | (word >> 12 & 0xFFF00)
+
+
+cdef uint64_t decode_size(const ext4_inode_t* inode) noexcept nogil:
+    """The high word is a size for regular files; for others it is (or was) something else without large_dir."""
+    cdef uint64_t size = ext4_le32(inode.i_size_lo)
+    if ext4_le16(inode.i_mode) & S_IFMT == S_IFREG:
+        size |= <uint64_t>ext4_le32(inode.i_size_high) << 32
+    return size
+
+
+cdef void decode_inode(const ext4_geometry_t* geometry, uint32_t number, const uint8_t* raw, uint8_t* scratch,
+                       file_t* out) noexcept nogil:
+    cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
+    cdef uint32_t extra = extra_size(geometry, inode)
+    cdef uint16_t kind
+    memset(out, 0, sizeof(file_t))
+    out.inode = number
+    out.size = decode_size(inode)
+    out.mode = ext4_le16(inode.i_mode)
+    out.link_count = ext4_le16(inode.i_links_count)
+    out.uid = ext4_le16(inode.i_uid) | <uint32_t>ext4_le16(inode.i_uid_high) << 16
+    out.gid = ext4_le16(inode.i_gid) | <uint32_t>ext4_le16(inode.i_gid_high) << 16
+    out.generation = ext4_le32(inode.i_generation)
+    out.ctime = decode_time(inode.i_ctime, inode.i_ctime_extra if extra >= 8 else 0)
+    out.mtime = decode_time(inode.i_mtime, inode.i_mtime_extra if extra >= 12 else 0)
+    kind = out.mode & S_IFMT
+    if kind == S_IFCHR or kind == S_IFBLK:
+        out.rdev = decode_device(inode.i_block)
+    memset(scratch + ATIME, 0, 4)                  # reading a file on the primary must not look like a change
+    if extra >= 16:
+        memset(scratch + ATIME_EXTRA, 0, 4)
+    out.fingerprint = ext4_digest(number, scratch, geometry.inode_size)
+
+
+cdef int inode_layout(const ext4_inode_t* raw, uint64_t size, const char** text) noexcept nogil:
+    """How the inode's i_block is to be understood; encrypted, compressed, inline and block-mapped files are refused."""
+    cdef uint32_t flags = ext4_le32(raw.i_flags)
+    cdef uint16_t kind = ext4_le16(raw.i_mode) & S_IFMT
+    cdef bint mapped = flags & EXT4_EXTENTS_FL != 0
+    if kind == S_IFLNK and size < FAST_SYMLINK_SIZE:
+        if not mapped or ext4_load32(raw.i_block) & 0xFFFF != EXTENT_MAGIC:
+            text[0] = b"an encrypted symlink is not supported"
+            return -1 if flags & EXT4_ENCRYPT_FL else LAYOUT_FAST_SYMLINK
+    if kind != S_IFREG and kind != S_IFDIR and kind != S_IFLNK:
+        return LAYOUT_NONE
+    if flags & EXT4_INLINE_DATA_FL:
+        text[0] = b"inline data is not supported"
+    elif flags & EXT4_ENCRYPT_FL:
+        text[0] = b"an encrypted file is not supported"
+    elif flags & EXT4_COMPR_FL:
+        text[0] = b"a compressed file is not supported"
+    elif not mapped:
+        text[0] = b"indirect blocks are not supported"
+    else:
+        return LAYOUT_EXTENTS
+    return -1
+
+
+cdef inode_area_t inode_xattrs(const ext4_geometry_t* geometry, const uint8_t* raw) noexcept nogil:
+    cdef inode_area_t area
+    cdef uint32_t extra = extra_size(geometry, <const ext4_inode_t*>raw)
+    cdef uint32_t begin = GOOD_OLD_SIZE + extra
+    area.bytes = NULL
+    area.size = 0
+    if extra == 0 or begin + 8 > geometry.inode_size or ext4_load32(raw + begin) != XATTR_MAGIC:
+        return area
+    area.bytes = raw + begin + 4
+    area.size = geometry.inode_size - begin - 4
+    return area
+
+
+cdef uint64_t inode_xattr_block(const ext4_inode_t* raw) noexcept nogil:
+    return ext4_le32(raw.i_file_acl_lo) | <uint64_t>ext4_le16(raw.i_file_acl_high) << 32

@@ -1,0 +1,330 @@
+"""ext4_superblock verifies the superblock and the group descriptors of ext4 and decodes them. It reads no device.
+
+Source: Linux Documentation/filesystems/ext4, "Super Block", "Block Group Descriptors"; fs/ext4/super.c for the bounds.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy, memset
+
+from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.ext4_disk cimport (
+    BG_INODE_UNINIT,
+    COMPAT_HAS_JOURNAL,
+    COMPAT_ORPHAN_FILE,
+    EXT4_COMPAT,
+    EXT4_INCOMPAT,
+    EXT4_RO_COMPAT,
+    INCOMPAT_64BIT,
+    INCOMPAT_CSUM_SEED,
+    INCOMPAT_FILETYPE,
+    INCOMPAT_RECOVER,
+    RO_COMPAT_GDT_CSUM,
+    RO_COMPAT_METADATA_CSUM,
+    ext4_feature_t,
+    ext4_group_desc_t,
+    ext4_le16,
+    ext4_le32,
+    ext4_superblock_t,
+)
+from splitreel.core.fault cimport (
+    FAULT_CORRUPT,
+    FAULT_NEEDS_RECOVERY,
+    FAULT_SHORT_DEVICE,
+    FAULT_UNSUPPORTED,
+    fault_t,
+    set_fault,
+)
+
+cdef enum:
+    SUPERBLOCK_OFFSET = 1024
+    SUPERBLOCK_MAGIC = 0xEF53
+    CHECKSUM_CRC32C = 1
+    STATE_VALID = 1
+    STATE_ERROR = 2
+    GOOD_OLD_FIRST_INO = 11
+    GOOD_OLD_INODE_SIZE = 128
+    GOOD_OLD_DESC_SIZE = 32
+    MIN_BLOCKS_PER_GROUP = 256                     # mke2fs -g takes no less; bounds the number of groups
+    CHECKSUM_OFFSET = 0x1E                         # of bg_checksum
+
+
+cdef int refuse(fault_t* fault, const char* detail) noexcept nogil:
+    return set_fault(fault, FAULT_CORRUPT, b"verifying the ext4 superblock", 0, SUPERBLOCK_OFFSET, detail)
+
+
+cdef int refuse_feature(fault_t* fault, const char* kind, const char* name, uint32_t bit) noexcept nogil:
+    cdef char text[128]
+    snprintf(text, sizeof(text), b"%s feature %s (0x%x) is not supported", kind, name, bit)
+    return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET, text)
+
+
+# Features.
+
+cdef int check_incompat(uint32_t features, fault_t* fault) noexcept nogil:
+    """Refuses the first bit that is not read, unknown ones too, as both kernels do."""
+    cdef const ext4_feature_t* known = EXT4_INCOMPAT
+    cdef uint32_t rest = features
+    while known.name != NULL:
+        if features & known.bit and not known.supported:
+            return refuse_feature(fault, b"incompat", known.name, known.bit)
+        rest &= ~known.bit
+        known += 1
+    if rest != 0:
+        return refuse_feature(fault, b"incompat", b"unknown", rest & (~rest + 1))
+    return 0
+
+
+cdef int check_ro_compat(uint32_t features, fault_t* fault) noexcept nogil:
+    cdef const ext4_feature_t* known = EXT4_RO_COMPAT
+    while known.name != NULL:
+        if features & known.bit and not known.supported:
+            return refuse_feature(fault, b"ro_compat", known.name, known.bit)
+        known += 1
+    return 0
+
+
+cdef uint32_t unknown_bits(const ext4_feature_t* known, uint32_t features) noexcept nogil:
+    while known.name != NULL:
+        features &= ~known.bit
+        known += 1
+    return features
+
+
+# Superblock.
+
+cdef int check_checksum(const ext4_superblock_t* raw, fault_t* fault) noexcept nogil:
+    """crc32c(~0, everything before s_checksum), without the final inversion."""
+    cdef uint32_t crc = ~crc32c_update(0, raw, sizeof(ext4_superblock_t) - 4)
+    if raw.s_checksum_type != CHECKSUM_CRC32C:
+        return refuse(fault, b"s_checksum_type is not crc32c")
+    if ext4_le32(raw.s_checksum) != crc:
+        return refuse(fault, b"its checksum does not match; a backup superblock may (e2fsck -b 32768)")
+    return 0
+
+
+cdef int decode_features(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    cdef uint32_t revision = ext4_le32(raw.s_rev_level)
+    cdef int rc
+    if ext4_le16(raw.s_magic) != SUPERBLOCK_MAGIC:
+        return refuse(fault, b"no magic number 0xEF53: this is no ext2, ext3 or ext4 file system")
+    if revision > 1:
+        return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                         b"s_rev_level is above 1")
+    if revision == 0:
+        return 0
+    geometry.compat = ext4_le32(raw.s_feature_compat)
+    geometry.incompat = ext4_le32(raw.s_feature_incompat)
+    geometry.ro_compat = ext4_le32(raw.s_feature_ro_compat)
+    geometry.metadata_csum = geometry.ro_compat & RO_COMPAT_METADATA_CSUM != 0
+    geometry.gdt_csum = geometry.ro_compat & RO_COMPAT_GDT_CSUM != 0 and not geometry.metadata_csum
+    geometry.filetype = geometry.incompat & INCOMPAT_FILETYPE != 0
+    if geometry.metadata_csum and check_checksum(raw, fault) < 0:
+        return fault.code
+    rc = check_incompat(geometry.incompat, fault)
+    return rc if rc < 0 else check_ro_compat(geometry.ro_compat, fault)
+
+
+cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    """Sizes of block, inode and group descriptor, each a power of two within its range."""
+    cdef uint32_t shift = ext4_le32(raw.s_log_block_size)
+    cdef bint wide = geometry.incompat & INCOMPAT_64BIT != 0
+    if shift > 6:
+        return refuse(fault, b"s_log_block_size is above 6")
+    geometry.block_size = <uint32_t>1024 << shift
+    geometry.inode_size = GOOD_OLD_INODE_SIZE
+    geometry.first_ino = GOOD_OLD_FIRST_INO
+    if ext4_le32(raw.s_rev_level) >= 1:
+        geometry.inode_size = ext4_le16(raw.s_inode_size)
+        geometry.first_ino = ext4_le32(raw.s_first_ino)
+    if (geometry.inode_size < GOOD_OLD_INODE_SIZE or geometry.inode_size > geometry.block_size
+            or geometry.inode_size & (geometry.inode_size - 1)):
+        return refuse(fault, b"s_inode_size is no power of two from 128 to the block size")
+    geometry.desc_size = ext4_le16(raw.s_desc_size) if wide else <uint32_t>GOOD_OLD_DESC_SIZE
+    if wide and (geometry.desc_size < 64 or geometry.desc_size > 1024 or geometry.desc_size & (geometry.desc_size - 1)):
+        return refuse(fault, b"s_desc_size is no power of two from 64 to 1024")
+    if geometry.first_ino < GOOD_OLD_FIRST_INO:
+        return refuse(fault, b"s_first_ino is below 11")
+    return 0
+
+
+cdef int decode_groups(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    cdef uint32_t per_block = geometry.block_size // geometry.inode_size
+    geometry.block_count = ext4_le32(raw.s_blocks_count_lo)
+    if geometry.incompat & INCOMPAT_64BIT:
+        geometry.block_count |= <uint64_t>ext4_le32(raw.s_blocks_count_hi) << 32
+    geometry.first_data_block = ext4_le32(raw.s_first_data_block)
+    geometry.blocks_per_group = ext4_le32(raw.s_blocks_per_group)
+    geometry.inodes_per_group = ext4_le32(raw.s_inodes_per_group)
+    geometry.inode_count = ext4_le32(raw.s_inodes_count)
+    if geometry.block_count >> 48:
+        return refuse(fault, b"s_blocks_count is above 2^48")
+    if geometry.first_data_block != (1 if geometry.block_size == 1024 else 0):
+        return refuse(fault, b"s_first_data_block does not go with the block size")
+    if geometry.blocks_per_group < MIN_BLOCKS_PER_GROUP or geometry.blocks_per_group > 8 * geometry.block_size:
+        return refuse(fault, b"s_blocks_per_group is out of range")
+    if (geometry.inodes_per_group < per_block or geometry.inodes_per_group > 8 * geometry.block_size
+            or geometry.inodes_per_group % per_block != 0
+            or geometry.inodes_per_group // per_block >= geometry.blocks_per_group):
+        return refuse(fault, b"s_inodes_per_group is out of range")
+    if geometry.block_count <= geometry.first_data_block:
+        return refuse(fault, b"s_blocks_count is too small")
+    geometry.group_count = (geometry.block_count - geometry.first_data_block + geometry.blocks_per_group - 1)
+    geometry.group_count //= geometry.blocks_per_group
+    if geometry.group_count * geometry.inodes_per_group != geometry.inode_count:
+        return refuse(fault, b"s_inodes_count is not groups times inodes a group")
+    if geometry.first_ino > geometry.inodes_per_group:
+        return refuse(fault, b"s_first_ino is above the inodes of a group")
+    return 0
+
+
+cdef int check_extent(const ext4_geometry_t* geometry, uint64_t device_size, fault_t* fault) noexcept nogil:
+    """The file system and its descriptors lie inside the device."""
+    cdef uint64_t descriptors = geometry.group_count * geometry.desc_size
+    cdef char text[128]
+    if geometry.block_count > device_size // geometry.block_size:
+        snprintf(text, sizeof(text), b"the device is shorter than the file system: %llu bytes, %llu blocks of %u",
+                 <unsigned long long>device_size, <unsigned long long>geometry.block_count, geometry.block_size)
+        return set_fault(fault, FAULT_SHORT_DEVICE, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET, text)
+    if descriptors // geometry.block_size + geometry.first_data_block + 2 > geometry.block_count:
+        return refuse(fault, b"the group descriptors do not fit the file system")
+    return 0
+
+
+cdef int check_state(const ext4_geometry_t* geometry, int trust, fault_t* fault) noexcept nogil:
+    """A frozen journal leaves RECOVER clear. Without a journal, frozen and crashed alike say "not clean"."""
+    if trust == TRUST_LIVE:
+        return 0
+    if geometry.incompat & INCOMPAT_RECOVER:
+        return set_fault(fault, FAULT_NEEDS_RECOVERY, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                         b"needs_recovery is set, the journal was not emptied: freeze it before the mirror is split")
+    if not geometry.compat & COMPAT_HAS_JOURNAL and not geometry.state & STATE_VALID and trust != TRUST_FROZEN:
+        return set_fault(fault, FAULT_NEEDS_RECOVERY, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                         b"without a journal and not clean: say that it was frozen, or unmount it before the split")
+    return 0
+
+
+cdef int decode_superblock(const ext4_superblock_t* raw, uint64_t device_size, int trust, ext4_geometry_t* geometry,
+                           fault_t* fault) noexcept nogil:
+    """Everything that later code relies on; nothing of raw is used before it was verified."""
+    cdef uint32_t seed
+    memset(geometry, 0, sizeof(ext4_geometry_t))
+    geometry.state = ext4_le16(raw.s_state)
+    geometry.creator_os = ext4_le32(raw.s_creator_os)
+    memcpy(geometry.uuid, raw.s_uuid, 16)
+    if (decode_features(raw, geometry, fault) < 0 or check_state(geometry, trust, fault) < 0
+            or decode_sizes(raw, geometry, fault) < 0 or decode_groups(raw, geometry, fault) < 0
+            or check_extent(geometry, device_size, fault) < 0):
+        return fault.code
+    seed = ext4_le32(raw.s_checksum_seed)
+    geometry.csum_seed = ~seed if geometry.incompat & INCOMPAT_CSUM_SEED else crc32c_update(0, raw.s_uuid, 16)
+    if ext4_le32(raw.s_rev_level) >= 1:
+        geometry.error_count = ext4_le32(raw.s_error_count)
+        geometry.hidden[0] = ext4_le32(raw.s_journal_inum)
+        geometry.hidden[1] = ext4_le32(raw.s_usr_quota_inum)
+        geometry.hidden[2] = ext4_le32(raw.s_grp_quota_inum)
+        geometry.hidden[3] = ext4_le32(raw.s_prj_quota_inum)
+        geometry.hidden[4] = ext4_le32(raw.s_orphan_file_inum) if geometry.compat & COMPAT_ORPHAN_FILE else 0
+    return 0
+
+
+# Group descriptors.
+
+cdef uint16_t crc16_update(uint16_t crc, const uint8_t* data, size_t size) noexcept nogil:
+    """CRC-16 of uninit_bg: polynomial 0xA001 reflected, no inversion. Bit by bit suffices: 64 bytes a group."""
+    cdef size_t i
+    cdef int _bit
+    for i in range(size):
+        crc ^= data[i]
+        for _bit in range(8):
+            crc = (crc >> 1) ^ (0xA001 if crc & 1 else 0)
+    return crc
+
+
+cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil:
+    cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
+    cdef uint32_t number = ext4_le32(group)
+    cdef uint16_t zero = 0, crc16
+    cdef uint32_t crc
+    if geometry.metadata_csum:
+        crc = crc32c_update(geometry.csum_seed, &number, 4)
+        crc = crc32c_update(crc, raw, CHECKSUM_OFFSET)
+        crc = crc32c_update(crc, &zero, 2)
+        crc = ~crc32c_update(crc, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
+        return ext4_le16(desc.bg_checksum) == <uint16_t>(crc & 0xFFFF)
+    if geometry.gdt_csum:
+        crc16 = crc16_update(0xFFFF, geometry.uuid, 16)
+        crc16 = crc16_update(crc16, <const uint8_t*>&number, 4)
+        crc16 = crc16_update(crc16, raw, CHECKSUM_OFFSET)
+        crc16 = crc16_update(crc16, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
+        return ext4_le16(desc.bg_checksum) == crc16
+    return True
+
+
+cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
+                      fault_t* fault) noexcept nogil:
+    """The inode table and how much of it was ever used.
+
+    Only with group checksums are INODE_UNINIT and bg_itable_unused to be believed; without them, lazy initialisation
+    does not exist. Beyond the used head may stand inodes of a former file system.
+    """
+    cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
+    cdef uint32_t table_blocks = geometry.inodes_per_group // (geometry.block_size // geometry.inode_size)
+    cdef uint32_t unused = ext4_le16(desc.bg_itable_unused_lo)
+    if not group_checksum_matches(geometry, <uint32_t>group, raw):
+        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
+                         b"its checksum does not match")
+    out.inode_table = ext4_le32(desc.bg_inode_table_lo)
+    if geometry.desc_size >= 64:
+        out.inode_table |= <uint64_t>ext4_le32(desc.bg_inode_table_hi) << 32
+        unused |= <uint32_t>ext4_le16(desc.bg_itable_unused_hi) << 16
+    if (out.inode_table <= geometry.first_data_block or out.inode_table > geometry.block_count
+            or geometry.block_count - out.inode_table < table_blocks):
+        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
+                         b"the inode table lies outside the file system")
+    out.used_inodes = geometry.inodes_per_group
+    if geometry.metadata_csum or geometry.gdt_csum:
+        if unused > geometry.inodes_per_group:
+            return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
+                             b"more unused inodes than there are")
+        out.used_inodes -= unused
+        if ext4_le16(desc.bg_flags) & BG_INODE_UNINIT:
+            out.used_inodes = 0
+    return 0
+
+
+# What Python sees.
+
+cdef list names_of(const ext4_feature_t* known, uint32_t features):
+    names = []
+    while known.name != NULL:
+        if features & known.bit:
+            names.append(known.name.decode())
+            features &= ~known.bit
+        known += 1
+    while features:
+        names.append(f"unknown 0x{features & -features:x}")
+        features &= features - 1
+    return names
+
+
+cdef object feature_names(const ext4_geometry_t* geometry):
+    """{"compat": [names], "incompat": [...], "ro_compat": [...]}; a bit without a name is "unknown 0x…"."""
+    return {
+        "compat": names_of(EXT4_COMPAT, geometry.compat),
+        "incompat": names_of(EXT4_INCOMPAT, geometry.incompat),
+        "ro_compat": names_of(EXT4_RO_COMPAT, geometry.ro_compat),
+    }
+
+
+cdef object geometry_warnings(const ext4_geometry_t* geometry):
+    """What does not hinder reading but should be said once."""
+    warnings = []
+    unknown = unknown_bits(EXT4_RO_COMPAT, geometry.ro_compat)
+    if unknown:
+        warnings.append(f"unknown ro_compat features 0x{unknown:x}: read as if they were not there")
+    if geometry.state & STATE_ERROR or geometry.error_count:
+        warnings.append(f"the kernel has recorded errors in this file system ({geometry.error_count}): run e2fsck")
+    if geometry.creator_os == 1:
+        warnings.append("made by the Hurd: translators and the high mode word are not read")
+    return warnings

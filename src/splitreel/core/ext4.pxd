@@ -1,0 +1,77 @@
+# Ext4: the reader of ext4 file systems. Everything it needs to map is allocated when it is opened.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
+from splitreel.core.ext4_disk cimport ext4_superblock_t
+from splitreel.core.ext4_superblock cimport ext4_geometry_t
+from splitreel.core.ext4_sweep cimport Sweep, block_list_t, block_ref_t
+from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
+from splitreel.core.ext4_xattr cimport HeapWriter
+from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
+from splitreel.core.fault cimport fault_t
+
+cdef struct pending_t:                             # a file whose heap record needs a block that is not read yet
+    uint64_t xattr_block                           # 0: none
+    uint64_t area                                  # in the arena: bytes of the xattrs in its inode
+    uint64_t target                                # in the arena: bytes of its symlink target
+    uint32_t area_size
+    uint32_t target_size
+    uint32_t file
+    bint slow_symlink
+
+cdef struct ext4_statistics_t:
+    uint64_t inodes, unnamed, directory_blocks, bytes_read, reads
+    double seconds[4]                              # group descriptors, inodes and extents, targets and xattrs, names
+
+cdef class Ext4(Filesystem):
+    # One thread at a time.
+    cdef ext4_geometry_t geometry
+    cdef ext4_superblock_t superblock              # as it was when the map was begun
+    cdef int trust                                 # ext4_trust_t
+    cdef readonly list warnings
+    cdef ext4_statistics_t counts
+    cdef Sweep table_sweep, block_sweep
+    cdef ExtentTrees trees
+    cdef HeapWriter heap
+    cdef DirectoryWalk directories
+    cdef inode_index_t index
+    cdef uint64_t indexed_groups
+    cdef tree_t* slots                             # one for each inode of a piece of inode table
+    cdef uint8_t* scratch                          # an inode
+    cdef block_list_t blocks
+    cdef pending_t* pending
+    cdef size_t pending_count, pending_capacity
+    cdef uint8_t* arena
+    cdef uint64_t arena_size, arena_capacity
+    cdef int read_superblock(self, ext4_superblock_t* raw, fault_t* fault) noexcept nogil
+    cdef int open_superblock(self, fault_t* fault) noexcept nogil
+    cdef int allocate(self, fault_t* fault) noexcept nogil
+    cdef void forget(self) noexcept nogil
+    cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef int read_groups(self, fault_t* fault) noexcept nogil
+    cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil
+    cdef int scan_tables(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef void index_groups(self, ExtentMap target, uint64_t end) noexcept nogil
+    cdef void read_piece_by_block(self, ExtentMap target, const block_ref_t* ref, uint8_t* data) noexcept nogil
+    cdef int scan_piece(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
+                        fault_t* fault) noexcept nogil
+    cdef int gather_trees(self, const block_ref_t* ref, const uint8_t* data, fault_t* fault) noexcept nogil
+    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
+                          fault_t* fault) noexcept nogil
+    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, uint32_t slot, fault_t* fault) noexcept nogil
+    cdef int append_heap(self, ExtentMap target, const uint8_t* raw, int layout, fault_t* fault) noexcept nogil
+    cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
+                        fault_t* fault) noexcept nogil
+    cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil
+    cdef void damaged(self, ExtentMap target, uint32_t file, uint64_t offset, const char* text) noexcept nogil
+    cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil
+    cdef int read_targets(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef int read_target(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
+                         fault_t* fault) noexcept nogil
+    cdef int read_xattrs(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef int finish_heap(self, ExtentMap target, const pending_t* item, const uint8_t* data,
+                         fault_t* fault) noexcept nogil
+    cdef int walk_names(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef int drop_unnamed(self, ExtentMap target, fault_t* fault) noexcept nogil
+    cdef int check_unchanged(self, fault_t* fault) noexcept nogil

@@ -1,0 +1,47 @@
+# ext4_superblock: the superblock and the group descriptors, verified, as one ext4_geometry_t that every other part reads.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from splitreel.core.ext4_disk cimport ext4_group_desc_t, ext4_superblock_t
+from splitreel.core.fault cimport fault_t
+
+cdef struct ext4_geometry_t:
+    uint64_t block_count
+    uint64_t group_count
+    uint32_t block_size                            # bytes
+    uint32_t first_data_block
+    uint32_t blocks_per_group
+    uint32_t inodes_per_group
+    uint32_t inode_count
+    uint32_t inode_size                            # bytes
+    uint32_t desc_size                             # bytes
+    uint32_t first_ino
+    uint32_t compat
+    uint32_t incompat
+    uint32_t ro_compat
+    uint32_t csum_seed                             # a finished CRC32C, ready for crc32c_update
+    bint metadata_csum
+    bint gdt_csum
+    bint filetype
+    uint32_t hidden[5]                             # journal, quota and orphan file inodes; 0 is none
+    uint16_t state
+    uint32_t error_count
+    uint32_t creator_os
+    uint8_t uuid[16]
+
+cdef struct ext4_group_t:
+    uint64_t inode_table                           # block
+    uint32_t used_inodes                           # head of the table that was ever used
+
+# What is known of how the image came to be: a frozen file system needs no clean mark, a live one not even a clean journal.
+cdef enum ext4_trust_t:
+    TRUST_CLEAN = 0
+    TRUST_FROZEN = 1
+    TRUST_LIVE = 2
+
+cdef int decode_superblock(const ext4_superblock_t* raw, uint64_t device_size, int trust, ext4_geometry_t* geometry,
+                           fault_t* fault) noexcept nogil
+cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
+                      fault_t* fault) noexcept nogil
+cdef object feature_names(const ext4_geometry_t* geometry)
+cdef object geometry_warnings(const ext4_geometry_t* geometry)
