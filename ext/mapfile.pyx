@@ -165,6 +165,8 @@ cdef tuple check_header(object path, object view):
         refuse(path, "the checksum of its header does not match")
     if file_size != len(view) or fields[8] != SECTION_COUNT:
         refuse(path, f"it has {len(view)} bytes, and its header says {file_size}")
+    if fields[7] == 0:
+        refuse(path, "its block size is zero")
     return fields
 
 

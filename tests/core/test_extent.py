@@ -1,9 +1,5 @@
 """ExtentMap: what seal arranges and refuses, and how Python sees it."""
 
-import os
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -212,88 +208,3 @@ def test_path_order_is_that_of_full_path_bytes(tree: list[tuple[int, bytes, bool
 
     assert [paths[i] for i in np.asarray(m.path_order())] == sorted(paths)
     assert all(m.find(path) == index for index, path in enumerate(paths))
-
-
-XATTRS = st.dictionaries(st.text("abc.", min_size=1, max_size=9), st.binary(max_size=40), max_size=3)
-FILE = st.fixed_dictionaries({
-    "size": st.integers(0, 2**63), "mtime": st.integers(0, 2**64 - 1), "uid": st.integers(0, 2**32 - 1),
-    "mode": st.sampled_from([REG, LINK, DIR]), "xattrs": XATTRS, "target": st.none() | st.binary(max_size=30),
-})  # fmt: skip
-
-
-@given(st.dictionaries(st.integers(3, 2**64 - 1), FILE, max_size=12), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
-def test_a_map_is_the_same_after_save_and_load(files: dict[int, dict[str, Any]], random: Any) -> None:
-    m = new_map()
-    m.add_file(2, DIR)
-    m.add_name(0, 0, b"")
-    for inode, fields in files.items():
-        index = m.add_file(inode, fields.pop("mode"), **fields)
-        block = 0
-        for _ in range(random.randrange(4)):
-            block += random.randrange(3)
-            m.add_extent(block, random.randrange(900), 1 + random.randrange(9), random.choice([0, UNWRITTEN]))
-            block += 10
-        m.add_name(0, index, b"%d" % inode)
-    m.add_problem(5, 6, "seven")
-    m.finish()
-    path = Path("/dev/shm") / f"splitreel-test-{os.getpid()}.map"
-    try:
-        m.save(path)
-        loaded = ExtentMap.load(path)
-    finally:
-        path.unlink()
-
-    assert loaded.digest() == m.digest()
-    assert (loaded.fs_type, loaded.uuid, loaded.block_size, loaded.device_size) == ("ext4", UUID, 4096, 4096000)
-    assert loaded.problems == m.problems
-    for column in ("files", "extents", "names", "name_bytes", "heap_bytes"):
-        assert np.array_equal(np.asarray(getattr(loaded, column)), np.asarray(getattr(m, column)))
-
-
-def test_a_saved_map_is_private_and_whole_or_absent(tmp_path: Path) -> None:
-    path = tmp_path / "saved.map"
-    small_map().save(path)
-
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(errors.MapError, match="cannot be written"):
-        small_map().save(tmp_path / "absent" / "saved.map")
-    with pytest.raises(errors.MapError, match="cannot be read"):
-        ExtentMap.load(tmp_path / "nothing.map")
-
-
-def test_no_single_changed_byte_of_a_saved_map_goes_unseen(tmp_path: Path) -> None:
-    path = tmp_path / "saved.map"
-    small_map().save(path)
-    size = path.stat().st_size
-    accepted = []
-    with path.open("r+b", buffering=0) as file:
-        for position in range(size):
-            right = os.pread(file.fileno(), 1, position)
-            os.pwrite(file.fileno(), bytes([right[0] ^ (1 << position % 8)]), position)
-            try:
-                ExtentMap.load(path)
-                accepted.append(position)
-            except errors.MapError:
-                pass
-            os.pwrite(file.fileno(), right, position)
-
-    assert accepted == []
-    assert size == 5 * 4096 + 4096
-    assert ExtentMap.load(path).digest() == small_map().digest()
-
-
-def test_no_truncated_saved_map_is_accepted(tmp_path: Path) -> None:
-    path = tmp_path / "saved.map"
-    small_map().save(path)
-    accepted = []
-    for size in range(path.stat().st_size - 1, -1, -7):
-        os.truncate(path, size)
-        try:
-            ExtentMap.load(path)
-            accepted.append(size)
-        except errors.MapError:
-            pass
-
-    assert accepted == []
