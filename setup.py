@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("SPLITREEL_DEBUG") == "1"
+COVERAGE = os.environ.get("SPLITREEL_COVERAGE") == "1"  # gcov; tests/coverage_ext.py builds and reads it
 CHECKOUT = (ROOT / ".git").exists()
 DIRECTIVES = {
     "language_level": 3,
@@ -19,7 +20,7 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "cdivision": True,
     "freethreading_compatible": True,
-    "emit_code_comments": False,
+    "emit_code_comments": COVERAGE,  # by them C lines are traced back to .pyx lines
 }
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]
 
@@ -42,9 +43,9 @@ def extension(source: Path) -> Extension | None:
     stem = source.stem
     compile_args = ["-O0", "-g"] if DEBUG else ["-O2", "-g0"]
     compile_args += [*WARNINGS, *(["-Werror"] if CHECKOUT else [])]
-    if os.environ.get("SPLITREEL_COVERAGE") == "1":
-        compile_args += ["--coverage", "-O0"]
-    link_args = ["-pthread"] + (["--coverage"] if os.environ.get("SPLITREEL_COVERAGE") == "1" else [])
+    if COVERAGE:
+        compile_args += ["--coverage", "-fprofile-update=prefer-atomic", "-O0"]
+    link_args = ["-pthread", *(["--coverage"] if COVERAGE else [])]
     macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
     if stem == "iscsi":
         found = pkg_config("libiscsi")
@@ -89,7 +90,6 @@ setup(
         include_path=["src"],
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,
-        emit_linenums=os.environ.get("SPLITREEL_COVERAGE") == "1",
         force=stale(),
         nthreads=2,
     ),

@@ -49,6 +49,8 @@ cdef class Column:
 
 cdef Column make_column(object owner, void* data, uint64_t count, Py_ssize_t itemsize, bytes format):
     cdef Column column = Column()
+    if owner is None and data == NULL:
+        raise MemoryError("no memory for a column")
     column.owner = owner
     column.data = data if data != NULL else <void*>PyBytes_AS_STRING(format)
     column.count = <Py_ssize_t>count

@@ -1,0 +1,165 @@
+/* iscsi_shim.h is what the iSCSI transport needs of C: clock, SIGPIPE guard, and the keeper thread of an idle session.
+ * It does not send commands. */
+#ifndef SPLITREEL_ISCSI_SHIM_H
+#define SPLITREEL_ISCSI_SHIM_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+
+static inline int64_t monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The first line of text, cut to what fits. */
+static inline void copy_line(char *destination, size_t capacity, const char *text)
+{
+	size_t size = strcspn(text, "\r\n");
+
+	if (size >= capacity)
+		size = capacity - 1;
+	memcpy(destination, text, size);
+	destination[size] = 0;
+}
+
+/* libiscsi sends data with writev(), to which MSG_NOSIGNAL does not apply: a dropped connection raises SIGPIPE, which
+ * ends a program that has its default action. Blocked while libiscsi runs; one that we caused is taken off again. */
+typedef struct {
+	sigset_t before;
+	int was_pending;
+} sigpipe_guard_t;
+
+static inline void sigpipe_block(sigpipe_guard_t *guard)
+{
+	sigset_t only, pending;
+
+	sigemptyset(&only);
+	sigaddset(&only, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &only, &guard->before);
+	sigpending(&pending);
+	guard->was_pending = sigismember(&pending, SIGPIPE);
+}
+
+static inline void sigpipe_restore(sigpipe_guard_t *guard)
+{
+	struct timespec none = {0, 0};
+	sigset_t only, pending;
+
+	sigpending(&pending);
+	if (!guard->was_pending && sigismember(&pending, SIGPIPE)) {
+		sigemptyset(&only);
+		sigaddset(&only, SIGPIPE);
+		while (sigtimedwait(&only, NULL, &none) < 0 && errno == EINTR)
+			;
+	}
+	pthread_sigmask(SIG_SETMASK, &guard->before, NULL);
+}
+
+/* A target pings an idle session (NOP-In; LIO every 15 s, SCST every 30 s) and drops it when nobody answers, but libiscsi
+ * answers only while it is called. The keeper calls it once a second, when no command holds the lock. It sends nothing of
+ * its own accord. A session that fails meanwhile is found failed by the next command. */
+typedef struct {
+	pthread_t thread;
+	pthread_mutex_t lock;                   /* held by whoever is inside libiscsi with this context */
+	pthread_mutex_t wake_lock;
+	pthread_cond_t wake;
+	struct iscsi_context *context;          /* NULL: nothing to keep; under lock */
+	int failed;                             /* libiscsi reported a failure to the keeper; under lock */
+	int stop;                               /* under wake_lock */
+} keeper_t;
+
+static inline void keeper_service(keeper_t *keeper)
+{
+	struct pollfd ready;
+	sigpipe_guard_t guard;
+
+	if (pthread_mutex_trylock(&keeper->lock) != 0)
+		return;
+	if (keeper->context != NULL && !keeper->failed) {
+		ready.fd = iscsi_get_fd(keeper->context);
+		ready.events = (short)iscsi_which_events(keeper->context);
+		ready.revents = 0;
+		sigpipe_block(&guard);
+		if (poll(&ready, 1, 0) > 0 && iscsi_service(keeper->context, ready.revents) < 0)
+			keeper->failed = 1;
+		sigpipe_restore(&guard);
+	}
+	pthread_mutex_unlock(&keeper->lock);
+}
+
+static inline void *keeper_run(void *argument)
+{
+	keeper_t *keeper = argument;
+	struct timespec until;
+
+	pthread_mutex_lock(&keeper->wake_lock);
+	while (!keeper->stop) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += 1;
+		if (pthread_cond_timedwait(&keeper->wake, &keeper->wake_lock, &until) != ETIMEDOUT)
+			continue;
+		pthread_mutex_unlock(&keeper->wake_lock);
+		keeper_service(keeper);
+		pthread_mutex_lock(&keeper->wake_lock);
+	}
+	pthread_mutex_unlock(&keeper->wake_lock);
+	return NULL;
+}
+
+/* Signals go to the program's own threads, so the keeper blocks them all. Returns NULL when it could not be started. */
+static inline keeper_t *keeper_create(struct iscsi_context *context)
+{
+	keeper_t *keeper = calloc(1, sizeof(*keeper));
+	pthread_condattr_t clock;
+	sigset_t all, before;
+	int rc;
+
+	if (keeper == NULL)
+		return NULL;
+	keeper->context = context;
+	pthread_mutex_init(&keeper->lock, NULL);
+	pthread_mutex_init(&keeper->wake_lock, NULL);
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(&keeper->wake, &clock);
+	pthread_condattr_destroy(&clock);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&keeper->thread, NULL, keeper_run, keeper);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc != 0) {
+		free(keeper);
+		return NULL;
+	}
+	return keeper;
+}
+
+static inline void keeper_destroy(keeper_t *keeper)
+{
+	if (keeper == NULL)
+		return;
+	pthread_mutex_lock(&keeper->wake_lock);
+	keeper->stop = 1;
+	pthread_cond_signal(&keeper->wake);
+	pthread_mutex_unlock(&keeper->wake_lock);
+	pthread_join(keeper->thread, NULL);
+	pthread_cond_destroy(&keeper->wake);
+	pthread_mutex_destroy(&keeper->wake_lock);
+	pthread_mutex_destroy(&keeper->lock);
+	free(keeper);
+}
+
+#endif
