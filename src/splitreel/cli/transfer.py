@@ -1,4 +1,4 @@
-"""transfer holds the verbs backup, plan, restore, verify, list."""
+"""transfer holds the verbs backup, restore, verify, list."""
 
 import argparse
 
