@@ -1,0 +1,473 @@
+"""catalog remembers backups, volumes, segments and members in SQLite. It touches no drive.
+
+What it lists as written was confirmed by a synchronise. It can be lost: every tape carries its own, and ``rebuild``
+reads that back. Paths are byte strings. One connection, one thread.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splitreel import records
+from splitreel.errors import CatalogError, IntegrityError, NotFound
+from splitreel.records import Member, Segment
+from splitreel.volume import Label, from_record
+
+FILE_NAME = "catalog.sqlite"
+BATCH = 10_000
+STATES = ("running", "complete", "incomplete")
+
+_SCHEMA_1 = """
+CREATE TABLE backups (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    created TEXT NOT NULL,
+    host TEXT NOT NULL,
+    device TEXT NOT NULL,
+    job TEXT NOT NULL DEFAULT '',
+    state TEXT NOT NULL CHECK (state IN ('running', 'complete', 'incomplete')),
+    reason TEXT NOT NULL DEFAULT '',
+    files INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    tape_blocks INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0,
+    window_ms REAL,
+    crc32c INTEGER
+) STRICT;
+CREATE TABLE volumes (
+    id INTEGER PRIMARY KEY,
+    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    uuid TEXT NOT NULL,
+    set_uuid TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    created TEXT NOT NULL,
+    block_size INTEGER NOT NULL,
+    segment_size INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    software TEXT NOT NULL,
+    drive TEXT NOT NULL DEFAULT '',
+    UNIQUE (backup, sequence)
+) STRICT;
+CREATE TABLE segments (
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    object INTEGER NOT NULL,
+    blocks INTEGER NOT NULL,
+    crc32c INTEGER NOT NULL,
+    members INTEGER NOT NULL,
+    confirmed REAL NOT NULL,
+    PRIMARY KEY (volume, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE members (
+    id INTEGER PRIMARY KEY,
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    segment INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    type TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mode INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    stored INTEGER NOT NULL,
+    extents INTEGER NOT NULL,
+    crc32c INTEGER,
+    target BLOB,
+    part INTEGER,
+    parts INTEGER,
+    of BLOB,
+    at INTEGER NOT NULL,
+    object INTEGER NOT NULL
+) STRICT;
+CREATE INDEX members_path ON members (volume, path);
+CREATE TABLE redo (
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    path BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    crc32c INTEGER NOT NULL,
+    PRIMARY KEY (volume, path)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE phases (
+    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    started REAL NOT NULL,
+    seconds REAL NOT NULL
+) STRICT;
+CREATE TABLE windows (
+    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    started REAL NOT NULL,
+    seconds REAL NOT NULL
+) STRICT;
+"""
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _SCHEMA_1.split(";\n"):
+        connection.execute(statement)
+
+
+# MIGRATIONS[n] brings a catalog of schema version n to n + 1
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+SCHEMA_VERSION = len(MIGRATIONS)
+_MEMBER_COLUMNS = [
+    "volume",
+    "segment",
+    "path",
+    "type",
+    "size",
+    "mode",
+    "block",
+    "offset",
+    "stored",
+    "extents",
+    "crc32c",
+    "target",
+    "part",
+    "parts",
+    "of",
+    "at",
+    "object",
+]
+_INSERT_MEMBER = f"INSERT INTO members ({','.join(_MEMBER_COLUMNS)}) VALUES ({','.join('?' * len(_MEMBER_COLUMNS))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup as the catalog holds it; ``volume`` is its tape's row."""
+
+    id: int
+    uuid: str
+    created: str
+    host: str
+    device: str
+    job: str
+    state: str
+    reason: str
+    files: int
+    bytes: int
+    tape_blocks: int
+    seconds: float
+    window_ms: float | None
+    crc32c: int | None
+
+
+@contextmanager
+def _reported(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        advice = (
+            "Make room on its file system, then run 'splitreel catalog rebuild --tape TAPE': what is on tape is valid."
+            if full
+            else f"What is on tape is valid. Move {path} away and run 'splitreel catalog rebuild --tape TAPE'."
+        )
+        raise CatalogError(f"{doing} catalog {path}", str(error), advice) from error
+
+
+class Catalog:
+    """An open catalog; a context manager. Every method raises CatalogError when the database fails.
+
+    WAL with a busy timeout of 10 s, so that a report can be read while a backup runs; mode 0600.
+    """
+
+    def __init__(self, state: str | os.PathLike[str]) -> None:
+        self.path = Path(state) / FILE_NAME
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(descriptor)
+        except OSError as error:
+            raise CatalogError(f"opening catalog {self.path}", error.strerror or "", "Name another --state.") from error
+        with _reported(self.path, "opening"):
+            self.connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
+            try:
+                self._configure()
+            except BaseException:
+                self.connection.close()
+                raise
+
+    def _configure(self) -> None:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self.connection.execute(f"PRAGMA {pragma}")
+        version = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise CatalogError(
+                f"opening catalog {self.path}",
+                f"it has schema version {version}, this program reads up to {SCHEMA_VERSION}",
+                "Use the newer splitreel, or name another --state.",
+            )
+        for step in range(version, SCHEMA_VERSION):
+            with self.transaction():
+                # another process may have migrated while we waited for the lock
+                if self.connection.execute("PRAGMA user_version").fetchone()[0] == step:
+                    MIGRATIONS[step](self.connection)
+                    self.connection.execute(f"PRAGMA user_version = {step + 1}")
+
+    def __enter__(self) -> "Catalog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database; idempotent."""
+        self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside take effect together or not at all; one inside another is part of it."""
+        if self.connection.in_transaction:
+            yield
+            return
+        with _reported(self.path, "writing"):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+
+    # Writing.
+
+    def begin_backup(self, uuid: str, device: str, *, created: str, host: str, job: str = "") -> int:
+        """Add a backup in state "running"; returns its row."""
+        with self.transaction():
+            cursor = self.connection.execute(
+                "INSERT INTO backups (uuid, created, host, device, job, state) VALUES (?, ?, ?, ?, ?, 'running')",
+                (uuid, created, host, device, job),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def add_volume(self, backup: int, label: Label, drive: str = "") -> int:
+        """Add the tape a backup goes to; returns its row."""
+        with self.transaction():
+            cursor = self.connection.execute(
+                "INSERT INTO volumes (backup, name, uuid, set_uuid, sequence, created, block_size, segment_size, host,"
+                " software, drive) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    backup,
+                    label.volume,
+                    label.volume_uuid,
+                    label.set_uuid,
+                    label.sequence,
+                    label.created,
+                    label.block_size,
+                    label.segment_size,
+                    label.host,
+                    label.software,
+                    drive,
+                ),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def add_segments(self, volume: int, segments: Iterable[Segment], members: Iterable[Member]) -> None:
+        """Add segments that a synchronise has confirmed, with their members: all of them or none."""
+        now = time.time()
+        with self.transaction():
+            self.connection.executemany(
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ((volume, s.number, s.object, s.blocks, s.crc32c, s.members, now) for s in segments),
+            )
+            self.connection.executemany(_INSERT_MEMBER, (_row(volume, m) for m in members))
+
+    def add_redo(self, volume: int, path: bytes, size: int, crc32c: int) -> None:
+        """Add a redo member of the closing tape file."""
+        with self.transaction():
+            self.connection.execute("INSERT OR REPLACE INTO redo VALUES (?, ?, ?, ?)", (volume, path, size, crc32c))
+
+    def finish_backup(self, backup: int, state: str, reason: str = "", **totals: float | None) -> None:
+        """Set the final state ("complete" or "incomplete") and any of the columns files, bytes, tape_blocks, …"""
+        allowed = {"files", "bytes", "tape_blocks", "seconds", "window_ms", "crc32c"}
+        assert state in STATES and set(totals) <= allowed
+        columns = "".join(f", {name} = ?" for name in totals)
+        with self.transaction():
+            self.connection.execute(
+                f"UPDATE backups SET state = ?, reason = ?{columns} WHERE id = ?",
+                (state, reason, *totals.values(), backup),
+            )
+
+    def add_phase(self, backup: int, name: str, started: float, seconds: float) -> None:
+        """Record how long a phase took; ``started`` in seconds since 1970."""
+        with self.transaction():
+            self.connection.execute("INSERT INTO phases VALUES (?, ?, ?, ?)", (backup, name, started, seconds))
+
+    def add_window(self, backup: int, name: str, started: float, seconds: float) -> None:
+        """Record a window: how long writers were blocked, or the hot-backup state lasted."""
+        with self.transaction():
+            self.connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?)", (backup, name, started, seconds))
+
+    def forget(self, uuid: str) -> bool:
+        """Remove a backup and all that hangs on it; True when it was there."""
+        with self.transaction():
+            return self.connection.execute("DELETE FROM backups WHERE uuid = ?", (uuid,)).rowcount > 0
+
+    # Reading.
+
+    def _rows(self, statement: str, *parameters: object) -> Iterator[Any]:
+        with _reported(self.path, "reading"):
+            yield from self.connection.execute(statement, parameters)
+
+    def backups(self) -> list[Backup]:
+        """All backups, oldest first."""
+        columns = ", ".join(Backup.__slots__)
+        return [Backup(*row) for row in self._rows(f"SELECT {columns} FROM backups ORDER BY created, id")]
+
+    def backup(self, uuid: str = "") -> Backup:
+        """The backup whose UUID begins with ``uuid``; the newest that is complete when empty.
+
+        Raises:
+            NotFound: there is none, or more than one.
+        """
+        found = [b for b in self.backups() if (b.uuid.startswith(uuid) if uuid else b.state == "complete")]
+        if not found or (uuid and len(found) > 1):
+            why = "more than one begins so" if found else "the catalog holds none"
+            advice = "'splitreel list' shows what the catalog holds; 'splitreel catalog rebuild' reads a tape's own."
+            raise NotFound(f"backup {uuid}".strip(), why, advice)
+        return found[-1]
+
+    def volume(self, backup: int) -> tuple[int, Label, str]:
+        """Row, label and drive of a backup's first tape.
+
+        Raises:
+            NotFound: nothing was written for it.
+        """
+        statement = (
+            "SELECT id, drive, name, uuid, set_uuid, sequence, created, block_size, segment_size, host, software,"
+            " (SELECT uuid FROM backups WHERE id = backup) FROM volumes WHERE backup = ? ORDER BY sequence LIMIT 1"
+        )
+        for row, drive, name, uuid, set_uuid, sequence, created, block, segment, host, software, of in self._rows(
+            statement, backup
+        ):
+            return row, Label(name, uuid, set_uuid, sequence, of, created, block, segment, host, software), drive
+        raise NotFound("the tape of this backup", "the catalog names none")
+
+    def segments(self, volume: int) -> list[Segment]:
+        """The confirmed segments of a tape, in order."""
+        statement = "SELECT number, object, blocks, crc32c, members FROM segments WHERE volume = ? ORDER BY number"
+        return [Segment(*row) for row in self._rows(statement, volume)]
+
+    def members(self, volume: int) -> Iterator[Member]:
+        """The members of a tape, in archive order."""
+        columns = ", ".join(_MEMBER_COLUMNS[1:])
+        statement = f"SELECT {columns} FROM members WHERE volume = ? ORDER BY id"
+        return (_member(row) for row in self._rows(statement, volume))
+
+    def redo(self, volume: int) -> list[tuple[bytes, int, int]]:
+        """Path, size and CRC32C of the redo members of a tape."""
+        return list(self._rows("SELECT path, size, crc32c FROM redo WHERE volume = ? ORDER BY path", volume))
+
+    def phases(self, backup: int) -> list[tuple[str, float, float]]:
+        """Name, start and seconds of each phase, in order."""
+        return list(self._rows("SELECT name, started, seconds FROM phases WHERE backup = ? ORDER BY rowid", backup))
+
+    def windows(self, backup: int) -> list[tuple[str, float, float]]:
+        """Name, start and seconds of each window, in order."""
+        return list(self._rows("SELECT name, started, seconds FROM windows WHERE backup = ? ORDER BY rowid", backup))
+
+    # The form in which it travels.
+
+    def export(self, backup: Backup) -> Iterator[bytes]:
+        """A backup as JSON lines, as the closing tape file holds them."""
+        volume, label, _ = self.volume(backup.id)
+        return lines(label, self.segments(volume), self.members(volume), self.redo(volume), backup.state)
+
+    def load(self, chunks: Iterable[bytes | memoryview], device: str = "", *, replace: bool = False) -> str:
+        """Add the backup that JSON lines describe, all or nothing; returns its UUID.
+
+        Raises:
+            IntegrityError: the lines are damaged or end early; the catalog is as before.
+            CatalogError: it is there already and ``replace`` is False.
+        """
+        stated = records.verified(chunks)
+        head = next(stated, {})
+        label = from_record(head)
+        state = "complete" if head.get("state", "complete") == "complete" else "incomplete"
+        with self.transaction():
+            if any(b.uuid == label.backup for b in self.backups()):
+                if not replace:
+                    advice = "Say --force to replace it."
+                    raise CatalogError(f"adding backup {label.backup}", "the catalog holds it already", advice)
+                self.forget(label.backup)
+            backup = self.begin_backup(label.backup, device, created=label.created, host=label.host)
+            volume = self.add_volume(backup, label)
+            files, size = self._load_records(volume, stated)
+            self.finish_backup(backup, state, "", files=files, bytes=size)
+        return label.backup
+
+    def _load_records(self, volume: int, stated: Iterator[dict[str, Any]]) -> tuple[int, int]:
+        files = size = 0
+        batch: list[Member] = []
+        for record in stated:
+            if record["kind"] == "segment":
+                self.add_segments(volume, [records.segment(record)], ())
+            elif record["kind"] == "redo":
+                crc = records.crc(record.get("crc32c"))
+                self.add_redo(volume, records.path_of(record, "path"), records.integer(record, "size"), crc)
+            elif record["kind"] == "member":
+                batch.append(records.member(record))
+                first = batch[-1].type == "file" and (batch[-1].part or (1, 1))[0] == 1
+                files, size = files + first, size + (batch[-1].size if batch[-1].type == "file" else 0)
+            if len(batch) >= BATCH:
+                self.add_segments(volume, (), batch)
+                batch = []
+        self.add_segments(volume, (), batch)
+        return files, size
+
+
+def lines(
+    label: Label,
+    segments: Iterable[Segment],
+    members: Iterable[Member],
+    redo: Iterable[tuple[bytes, int, int]] = (),
+    state: str = "complete",
+) -> Iterator[bytes]:
+    """The lines of ``catalog.jsonl``: the README block's JSON, redo members, segments, members, end."""
+
+    def every() -> Iterator[dict[str, Any]]:
+        yield {"kind": "catalog", **label.record(), "state": state}
+        for path, size, crc32c in redo:
+            yield {"kind": "redo", "path": records.text(path), "size": size, "crc32c": f"{crc32c:08x}"}
+        yield from map(records.segment_record, segments)
+        yield from map(records.member_record, members)
+
+    return records.summed(every())
+
+
+def _row(volume: int, m: Member) -> tuple[object, ...]:
+    part, parts = m.part or (None, None)
+    fixed = (m.size, m.mode, m.block, m.offset, m.stored, m.extents, m.crc32c, m.target)
+    return volume, m.segment, m.path, m.type, *fixed, part, parts, m.of, m.at, m.object
+
+
+def _member(row: tuple[Any, ...]) -> Member:
+    segment, path, kind, size, mode, block, offset, stored, extents, crc, target, part, parts, of, at, number = row
+    both = (part, parts) if part is not None else None
+    return Member(path, kind, size, mode, block, offset, stored, extents, crc, target, both, of, at, segment, number)
+
+
+def read_lines(chunks: Iterable[bytes | memoryview]) -> tuple[Label, list[Segment], list[Member]]:
+    """Label, segments and members of a catalog's lines, in memory.
+
+    Raises:
+        IntegrityError: they are damaged or end early.
+    """
+    stated = records.verified(chunks)
+    label = from_record(next(stated, {}))
+    segments: list[Segment] = []
+    members: list[Member] = []
+    for record in stated:
+        if record["kind"] == "segment":
+            segments.append(records.segment(record))
+        elif record["kind"] == "member":
+            members.append(records.member(record))
+    if sum(s.members for s in segments) != len(members):
+        raise IntegrityError("reading a catalog", "it does not list as many members as its segments hold")
+    return label, segments, members
