@@ -37,7 +37,7 @@ TABLE = {
     "core.sense": "core.fault",
     # Transports refuse an address or argument with errors' own classes: no fault is there yet to be translated.
     "core.tape": "core.fault core.sense errors",
-    "core.null": "core.fault core.sense core.tape errors",
+    "core.null": "core.fault core.sense core.tape core.softdrive* errors",
     "core.sg*": "core.fault core.sense core.tape errors",
     "core.iscsi*": "core.fault core.sense core.tape errors",
     "core.softdrive*": "core.fault core.checksum core.sense core.tape errors",
