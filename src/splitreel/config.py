@@ -1,0 +1,306 @@
+"""config reads a TOML configuration and says everything that is wrong with it at once. It starts nothing.
+
+[job.nightly]
+tape = "/dev/nst0"
+mirror = { type = "qemu", qmp = "/run/vm/qmp.sock", primary = "disk0", target = "mirror", image = "/srv/mirror.img" }
+quiesce = [
+    { type = "sqlite", database = "/mnt/db/app.db" },
+    { type = "fsfreeze", mount = "/mnt/db" },         # innermost last
+]
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from splitreel import mirror, quiesce
+from splitreel.errors import UsageError
+
+ORDERS = ("premapped", "conventional", "postsplit")
+UNQUIESCE = ("after-split", "after-check")
+FILE_ORDERS = ("path", "inode", "physical")
+DEADLINE_LIMIT_MS = 600_000
+
+# key -> (kind, required); the kinds are in _KINDS below, or else the allowed words, separated by |
+JOB_KEYS: dict[str, tuple[str, bool]] = {
+    "tape": ("text", True),
+    "mirror": ("table", True),
+    "quiesce": ("tables", False),
+    "order": ("|".join(ORDERS), False),
+    "unquiesce": ("|".join(UNQUIESCE), False),
+    "deadline_ms": ("integer", False),
+    "sync_timeout_s": ("number", False),
+    "mount": ("path", False),
+    "device": ("path", False),
+    "paths": ("texts", False),
+    "file_order": ("|".join(FILE_ORDERS), False),
+    "block_size": ("size", False),
+    "segment_size": ("size", False),
+    "sync_segments": ("integer", False),
+    "volume": ("text", False),
+    "overwrite": ("boolean", False),
+    "strict": ("boolean", False),
+}
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+class ConfigError(UsageError):
+    """The configuration has mistakes; ``mistakes`` lists them all."""
+
+    default_advice = "Correct these lines, then run the same command again."
+    mistakes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, validated. ``mount``: where the mirrored volume is mounted; ``device``: the primary, if named."""
+
+    name: str
+    tape: str
+    mirror: dict[str, Any]
+    quiesce: list[dict[str, Any]] = field(default_factory=list)
+    order: str = "premapped"
+    unquiesce: str = "after-split"
+    deadline_ms: int = 5000
+    sync_timeout_s: float = 24 * 3600.0
+    mount: str = ""
+    device: str = ""
+    paths: list[str] = field(default_factory=list)
+    file_order: str = "path"
+    block_size: int = 0  # 0 here and below: as the backup chooses
+    segment_size: int = 0
+    sync_segments: int = 0
+    volume: str = ""
+    overwrite: bool = False
+    strict: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, for the journal; ``Job(**record)`` gives it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file: its jobs by name."""
+
+    path: str
+    jobs: dict[str, Job]
+
+    def job(self, name: str | None = None) -> Job:
+        """The job of that name; without a name, the only one.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        if name is None and len(self.jobs) == 1:
+            return next(iter(self.jobs.values()))
+        if name is None or name not in self.jobs:
+            what = f"job {name}" if name else "no job named"
+            raise UsageError(what, f"{self.path} has {', '.join(sorted(self.jobs))}", "Name one with --job.")
+        return self.jobs[name]
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and validate a configuration file.
+
+    Raises:
+        UsageError: it cannot be read or is no TOML.
+        ConfigError: it has mistakes.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"configuration {path}", error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration {path}", str(error), "Correct it; it is TOML.") from error
+    return parse(document, str(path), Lines(text))
+
+
+def parse(document: Mapping[str, Any], path: str = "", lines: "Lines | None" = None) -> Config:
+    """Validate a configuration that is read already; relative paths in it count from the file's directory.
+
+    Raises:
+        ConfigError: it has mistakes.
+    """
+    checker = _Checker(Path(path).resolve().parent, lines or Lines(""))
+    checker.unknown_keys((), document, {"job"})
+    tables = document.get("job")
+    if not isinstance(tables, dict) or not tables:
+        checker.mistake((), "it has no job: a table [job.NAME] is needed")
+        tables = {}
+    jobs = {name: checker.job(name, table) for name, table in tables.items()}
+    if checker.mistakes:
+        count = len(checker.mistakes)
+        error = ConfigError(
+            f"configuration {path}: {count} mistake{'s' if count > 1 else ''}", "\n       ".join(checker.mistakes)
+        )
+        error.mistakes = tuple(checker.mistakes)
+        raise error
+    return Config(path, {name: job for name, job in jobs.items() if job is not None})
+
+
+class Lines:
+    """Where in the text a key stands: tomllib does not tell, so headers and keys are looked for, line by line."""
+
+    def __init__(self, text: str) -> None:
+        self._places: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        counts: dict[tuple[str, ...], int] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := re.match(r"\s*(\[\[?)([^\[\]=]+)\]", line):
+                table = _dotted(header[2])
+                if header[1] == "[[":
+                    counts[table] = counts.get(table, -1) + 1
+                    table = (*table, str(counts[table]))
+                self._places.setdefault(table, number)
+            elif key := re.match(r"\s*([\w\"'.\- ]+?)\s*=", line):
+                self._places.setdefault((*table, *_dotted(key[1])), number)
+
+    def of(self, place: tuple[str, ...]) -> int:
+        """The line of a key, or of the nearest thing around it; 0 when none is known."""
+        while place and place not in self._places:
+            place = place[:-1]
+        return self._places.get(place, 0)
+
+
+def _dotted(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+class _Checker:
+    """Collects mistakes. A method returns the cleaned value, or None after noting why it has none."""
+
+    def __init__(self, base: Path, lines: Lines) -> None:
+        self.mistakes: list[str] = []
+        self._base = base
+        self._lines = lines
+
+    def mistake(self, place: tuple[str, ...], text: str) -> None:
+        line = self._lines.of(place)
+        where = ".".join(place)
+        self.mistakes.append("".join([f"line {line}: " if line else "", f"{where}: " if where else "", text]))
+
+    def unknown_keys(self, place: tuple[str, ...], table: Mapping[str, Any], known: Iterable[str]) -> None:
+        known = sorted(known)
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                self.mistake((*place, key), f"unknown key; {hint}")
+
+    def job(self, name: str, table: object) -> Job | None:
+        place = ("job", name)
+        before = len(self.mistakes)
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
+            self.mistake(place, "a job's name is made of letters, digits, _ - and ., at most 64")
+        if not isinstance(table, dict):
+            self.mistake(place, "this is not a table")
+            return None
+        values = self.table(place, table, JOB_KEYS)
+        if isinstance(values.get("mirror"), dict):
+            values["mirror"] = self.kind((*place, "mirror"), values["mirror"], "mirror")
+        quiescers = values.get("quiesce", [])
+        values["quiesce"] = [
+            self.kind((*place, "quiesce", str(index)), entry, "quiesce") for index, entry in enumerate(quiescers)
+        ]
+        if len(self.mistakes) > before:
+            return None
+        job = _with_mount(Job(name, **values))
+        self.consistency(place, job)
+        return job
+
+    def consistency(self, place: tuple[str, ...], job: Job) -> None:
+        """What only shows when the keys are seen together."""
+        if not 1 <= job.deadline_ms <= DEADLINE_LIMIT_MS:
+            self.mistake((*place, "deadline_ms"), f"it must be 1 to {DEADLINE_LIMIT_MS}")
+        for index, entry in enumerate(job.quiesce):
+            if entry.get("busy_timeout_ms", -1) >= job.deadline_ms:
+                self.mistake(
+                    (*place, "quiesce", str(index)), "busy_timeout_ms is not below the job's deadline_ms: it cannot end"
+                )
+        if not (job.device or job.mount or job.mirror["type"] == "static") and job.order != "postsplit":
+            self.mistake(place, f"order {job.order!r} maps the primary: `mount` or `device` must say where it is")
+        frozen = {os.path.realpath(entry["mount"]) for entry in job.quiesce if entry["type"] == "fsfreeze"}
+        if job.mount and frozen and os.path.realpath(job.mount) not in frozen:
+            self.mistake((*place, "mount"), f"it is not among the file systems that are frozen, {', '.join(frozen)}")
+        kinds = [entry["type"] for entry in job.quiesce]
+        if "fsfreeze" in kinds and kinds[kinds.index("fsfreeze") :] != ["fsfreeze"] * kinds.count("fsfreeze"):
+            self.mistake((*place, "quiesce"), "fsfreeze must come last: nothing can be asked of a database once frozen")
+
+    def kind(self, place: tuple[str, ...], table: dict[str, Any], what: str) -> dict[str, Any]:
+        """A table with a ``type`` whose other keys are the type's own."""
+        types, keys = (mirror.TYPES, mirror.keys) if what == "mirror" else (quiesce.TYPES, quiesce.keys)
+        name = table.get("type")
+        if not isinstance(name, str) or name not in types:
+            near = difflib.get_close_matches(str(name), types, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(types))}"
+            self.mistake((*place, "type"), f"{'no type given' if name is None else f'unknown type {name!r}'}; {hint}")
+            return {}
+        return self.table(place, table, {**keys(name), "type": ("text", True)})
+
+    def table(
+        self, place: tuple[str, ...], table: dict[str, Any], known: Mapping[str, tuple[str, bool]]
+    ) -> dict[str, Any]:
+        """The cleaned values of a table's known keys."""
+        self.unknown_keys(place, table, known)
+        for key, (_, required) in known.items():
+            if required and key not in table:
+                self.mistake(place, f"{key!r} is missing")
+        checked = {key: self.value((*place, key), table[key], known[key][0]) for key in table if key in known}
+        return {key: value for key, value in checked.items() if value is not None}
+
+    def value(self, place: tuple[str, ...], value: object, kind: str) -> Any:
+        """The value as its kind wants it, or None after noting the mistake."""
+        fits, wanted = _KINDS.get(kind, (lambda given: given in kind.split("|"), "one of " + kind.replace("|", ", ")))
+        if not fits(value):
+            self.mistake(place, f"{value!r} is not {wanted}")
+            return None
+        if kind == "path":
+            return str(self._base / str(value))
+        return _size(value) if kind == "size" else value
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return not isinstance(value, bool) and isinstance(value, kinds) and value >= 0  # type: ignore[operator]
+
+
+def _are(kind: type, value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+def _size(value: object) -> int:
+    """Bytes of a size, -1 when it is none."""
+    if isinstance(value, int):
+        return -1 if isinstance(value, bool) else value
+    match = re.fullmatch(r"(\d{1,18})\s*([A-Za-z]*)", value) if isinstance(value, str) else None
+    return int(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else -1
+
+
+# kind -> (does a value fit, what is wanted)
+_KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "text": (lambda value: isinstance(value, str) and value != "", "a text"),
+    "path": (lambda value: isinstance(value, str) and value != "" and "\0" not in value, "a path"),
+    "boolean": (lambda value: isinstance(value, bool), "true or false"),
+    "integer": (lambda value: _is_number(value, int), "a whole number, 0 or more"),
+    "number": (lambda value: _is_number(value, int, float), "a number, 0 or more"),
+    "size": (lambda value: _size(value) >= 0, "a size: bytes, or a text as '16 GiB'"),
+    "command": (
+        lambda value: bool(value) and (isinstance(value, str) or _are(str, value)),
+        "a command: a text, or a list of texts",
+    ),
+    "texts": (lambda value: _are(str, value), "a list of texts"),
+    "table": (lambda value: isinstance(value, dict), "a table"),
+    "tables": (lambda value: _are(dict, value), "a list of tables"),
+}
+
+
+def _with_mount(job: Job) -> Job:
+    """The innermost frozen file system is the mirrored volume unless ``mount`` says otherwise."""
+    mounts = [entry["mount"] for entry in job.quiesce if entry["type"] == "fsfreeze"]
+    return job if job.mount or not mounts else Job(**{**job.record(), "mount": mounts[-1]})
