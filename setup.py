@@ -85,6 +85,7 @@ def stale() -> bool:
 os.chdir(ROOT)
 extensions = [e for e in map(extension, sorted((ROOT / "ext").glob("*.pyx"))) if e is not None]
 setup(
+    options={"build_ext": {"parallel": 2}},
     ext_modules=cythonize(
         extensions,
         include_path=["src"],

@@ -57,6 +57,7 @@ TABLE = {
     "drive*": "errors core.fault core.sense core.tape core.sg core.iscsi core.softdrive* core.checksum",
     "probe": "errors core.device",
     "mapping": "errors probe core.device core.ext4* core.extent core.mapdiff",
+    "hostmap": "errors core.extent",
     "archive": "errors core.checksum records",
     "segment": "errors core.checksum records archive",
     "target": "errors",
@@ -69,7 +70,7 @@ TABLE = {
     "selftest": "errors drive* core.*",
     "config": "errors state quiesce* mirror* drive*",
     "session*": "errors state journal watchdog quiesce* mirror* config script probe mapping selection catalog plan"
-    " backup volume drive* core.*",
+    " backup volume hostmap drive* core.*",
     "demo*": "*",
     "cli*": "*",
     "__main__": "errors cli*",
