@@ -2,8 +2,9 @@
 
 import errno
 import os
+import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def device(image: Path) -> Iterator[BlockDevice]:
     with BlockDevice(image) as opened:
         yield opened
-
-
-@pytest.fixture
-def loop(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A loop device over 1 MiB of zeros, and its backing file."""
-    need_root()
-    need_programs("losetup")
-    backing = tmp_path / "backing"
-    backing.write_bytes(bytes(1 << 20))
-    made = subprocess.run(["losetup", "-f", "--show", backing], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        missing(f"needs a loop device: {made.stderr.strip()}")
-    yield Path(made.stdout.strip()), backing
-    subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
 
 
 def open_descriptors() -> int:
@@ -77,6 +64,12 @@ def test_reads_any_range_into_aligned_memory(device: BlockDevice, where: tuple[i
     buffer.load(device, offset, size)
 
     assert bytes(buffer) == NOISE[offset : offset + size]
+
+
+def test_reads_at_every_alignment_of_memory(device: BlockDevice) -> None:
+    """Wherever memory lies to the blocks: among these offsets are those where only head and tail are bounced."""
+    for offset in range(0, 4096, 16):
+        assert device.pread(offset, 300_000) == NOISE[offset : offset + 300_000]
 
 
 @pytest.mark.parametrize("offset", [0, 512, 4096, 256 << 10])
@@ -185,6 +178,18 @@ def test_block_device(loop: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.root
+def test_refuses_a_device_without_medium() -> None:
+    """A free loop device has no size; what is wrong is said, not that offset 0 lies beyond its end."""
+    need_root()
+    need_programs("losetup")
+    free = subprocess.run(["losetup", "-f"], capture_output=True, text=True, check=False).stdout.strip()
+    if not free:
+        missing("needs a loop device")
+    with pytest.raises(errors.DeviceError, match="no medium"):
+        BlockDevice(free)
+
+
+@pytest.mark.root
 def test_never_believes_the_page_cache(loop: tuple[Path, Path]) -> None:
     """Pages cached from before a change below the device are not what is read. A buffered reader does see them."""
     node, backing = loop
@@ -208,6 +213,10 @@ def test_io_error(loop: tuple[Path, Path]) -> None:
         with pytest.raises(errors.DeviceError) as caught:
             device.pread(600 << 10, 4096)
 
+        buffer = AlignedBuffer(1 << 20)
+        with pytest.raises(errors.DeviceError, match=r"offset 614400.*Input/output error"):
+            buffer.load(device, 600 << 10, 65536)
+
     assert caught.value.__dict__["os_errno"] == errno.EIO
     assert caught.value.__dict__["offset"] == 600 << 10
 
@@ -221,6 +230,27 @@ def test_falls_back_where_the_open_is_refused() -> None:
         assert not device.direct
         assert device.size == path.stat().st_size
         assert device.pread(4097, 5000) == path.read_bytes()[4097:9097]
+
+
+STATX = {"x86_64": 332, "aarch64": 291}
+DESCRIBE = """
+from splitreel.core.device import BlockDevice
+with BlockDevice(sys.argv[1]) as device:
+    print(device.direct, device.logical_block_size, device.pread(0, device.size) == open(sys.argv[1], "rb").read())
+"""
+
+
+@pytest.mark.parametrize("size", [SIZE, 100])
+def test_probes_where_the_kernel_does_not_say(
+    image: Path, tmp_path: Path, size: int, refused: Callable[..., list[str]]
+) -> None:
+    """Before Linux 6.1 nobody says what O_DIRECT needs: the alignment is found by trying. One that works is found."""
+    if platform.machine() not in STATX:
+        missing("needs the number of statx on this machine")
+    (tmp_path / "image").write_bytes(NOISE[:size])
+    (line,) = refused(STATX[platform.machine()], errno.ENOSYS, DESCRIBE, tmp_path / "image")
+
+    assert line.split() in [["True", str(block), "True"] for block in (512, 1024, 2048, 4096)]
 
 
 @pytest.mark.root

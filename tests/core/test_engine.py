@@ -3,10 +3,8 @@
 import errno
 import gc
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -113,20 +111,11 @@ def test_name_says_what_runs(device: BlockDevice, kind: str) -> None:
         assert (engine.name, engine.depth, engine.in_flight) == (kind, 4, 0)
 
 
-# Runs in a child: a seccomp filter answers io_uring_setup (425 on every architecture) as kernels and containers do.
-REFUSED = """
-import ctypes, struct, sys
+IO_URING_SETUP = 425  # on every architecture
+FALL_BACK = """
 from splitreel import errors
 from splitreel.core.device import BlockDevice
 from splitreel.core.engine import ReadEngine
-code = int(sys.argv[2])
-program = b"".join(struct.pack("HBBI", *line) for line in (
-    (0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050000 | code), (0x06, 0, 0, 0x7FFF0000)))
-memory = ctypes.create_string_buffer(program)
-filter = struct.pack("HxxxxxxQ", 4, ctypes.addressof(memory))
-libc = ctypes.CDLL(None, use_errno=True)
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
-    sys.exit("no seccomp")
 with BlockDevice(sys.argv[1]) as device:
     with ReadEngine.open(device, 4) as engine:
         print(engine.name, engine.read_batch([(4096, 4096)])[0][0])
@@ -138,15 +127,38 @@ with BlockDevice(sys.argv[1]) as device:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
-def test_falls_back_to_threads_where_io_uring_is_refused(image: Path, code: int) -> None:
+def test_falls_back_to_threads_where_io_uring_is_refused(
+    image: Path, code: int, refused: Callable[..., list[str]]
+) -> None:
     """``auto`` takes threads and says so; ``io_uring`` says what, why and what to do."""
-    ran = subprocess.run([sys.executable, "-c", REFUSED, image, str(code)], capture_output=True, text=True, check=False)
-    if "no seccomp" in ran.stderr:
-        missing("needs seccomp")
-    lines = ran.stdout.splitlines()
+    lines = refused(IO_URING_SETUP, code, FALL_BACK, image)
 
-    assert lines[:3] == ["threads 0", "opening the io_uring read engine", os.strerror(code)], ran.stderr
+    assert lines[:3] == ["threads 0", "opening the io_uring read engine", os.strerror(code)]
     assert "kernel.io_uring_disabled" in lines[3]
+
+
+def test_finishes_short_reads(kind: str) -> None:
+    """sysfs gives at most a page at once, whatever is asked for: short reads go on until all is there."""
+    path = Path("/sys/kernel/btf/vmlinux")
+    if not path.exists():
+        missing("needs a kernel with BTF")
+    size, expected = path.stat().st_size, path.read_bytes()
+    wanted = [(at, 65536) for at in range(0, 20 * 65536, 65536)] + [(size // 512 * 512, 512)]
+    with BlockDevice(path) as device, ReadEngine.open(device, 8, kind) as engine:
+        got = engine.read_batch(wanted)
+
+    assert got == [(0, expected[at : at + length].ljust(length, b"\0")) for at, length in wanted]
+
+
+@pytest.mark.root
+def test_io_errors_carry_their_errno(loop: tuple[Path, Path], kind: str) -> None:
+    """What the kernel says of one read does not touch the others."""
+    node, backing = loop
+    with BlockDevice(node) as device, ReadEngine.open(device, 8, kind) as engine:
+        os.truncate(backing, 512 << 10)
+        got = engine.read_batch([(0, 4096), (600 << 10, 4096), (4096, 4096)])
+
+    assert [code for code, _ in got] == [0, errno.EIO, 0]
 
 
 def test_misaligned_requests_are_refused(device: BlockDevice, kind: str) -> None:
