@@ -47,8 +47,6 @@ cdef extern from "iscsi_shim.h" nogil:
         return size;
     }
     """
-    ctypedef struct sigpipe_guard_t:
-        pass
     struct pollfd:
         int fd
         short events
@@ -76,7 +74,7 @@ cdef extern from "iscsi_shim.h" nogil:
     int64_t monotonic_ms()
     void copy_line(char* destination, size_t capacity, const char* text)
     void sigpipe_block(sigpipe_guard_t* guard)
-    void sigpipe_restore(sigpipe_guard_t* guard)
+    void sigpipe_restore(sigpipe_guard_t* guard, int failed)
     keeper_t* keeper_create(iscsi_context* context)
     void keeper_destroy(keeper_t* keeper)
     int sr_task_status(const scsi_task* task)
@@ -297,7 +295,7 @@ cdef class IscsiTransport(Transport):
             self.keeper = keeper_create(self.context)
             if self.keeper == NULL:
                 rc = set_fault(fault, FAULT_NO_MEMORY, b"logging in to the iSCSI target", 0, 0, b"no thread to be had")
-        sigpipe_restore(&guard)
+        sigpipe_restore(&guard, rc < 0)
         return rc
 
     cdef int connect(self, const char* portal, int64_t deadline, fault_t* fault) noexcept nogil:
@@ -382,7 +380,7 @@ cdef class IscsiTransport(Transport):
         started[0] = slot
         return DONE
 
-    cdef int wait(self, slot_t* slot, fault_t* fault) noexcept nogil:
+    cdef int finish(self, slot_t* slot, reply_t* reply, fault_t* fault) noexcept nogil:
         cdef int rc = 0
         while rc == 0 and not slot.finished:
             rc = self.step(slot.deadline)
@@ -390,6 +388,10 @@ cdef class IscsiTransport(Transport):
             rc = self.drain(slot.deadline)
         if rc < 0 or slot.status > 0xFF:
             return self.lose(slot, rc if rc < 0 else slot.status, b"waiting for the iSCSI target", fault)
+        reply.status = <uint8_t>slot.status
+        reply.transferred = slot.size - sr_residual(slot.task, slot.size)
+        reply.sense_size = sr_sense(slot.task, reply.sense, sizeof(reply.sense))
+        self.release(slot)
         return DONE
 
     cdef int drain(self, int64_t deadline) noexcept nogil:
@@ -440,7 +442,7 @@ cdef class IscsiTransport(Transport):
         if iscsi_is_logged_in(self.context) and iscsi_logout_async(self.context, on_done, &self.session) == 0:
             while rc == 0 and not self.session.finished:
                 rc = self.step(deadline)
-        sigpipe_restore(&guard)
+        sigpipe_restore(&guard, 1)
         pthread_mutex_unlock(&self.keeper.lock)
 
     cdef void close_transport(self) noexcept:
@@ -467,12 +469,19 @@ cdef class IscsiTransport(Transport):
 
     cdef int command(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
                      uint32_t timeout_ms, reply_t* reply, fault_t* fault) noexcept nogil:
-        cdef uint64_t tag
+        cdef sigpipe_guard_t guard
+        cdef slot_t* slot = NULL
         cdef int rc
+        if self.context == NULL:
+            return self.refuse(fault)
         if self.outstanding:
             return set_fault(fault, FAULT_MISUSE, b"executing a command", 0, 0, b"reap the submitted commands first")
-        rc = self.submit(cdb, cdb_size, direction, data, size, timeout_ms, 0, fault)
-        return rc if rc < 0 else self.reap(reply, &tag, fault)
+        self.enter(&guard)
+        rc = self.start(cdb, cdb_size, direction, data, size, timeout_ms, &slot, fault)
+        if rc == DONE:
+            rc = self.finish(slot, reply, fault)
+        self.leave(&guard, rc)
+        return rc
 
     cdef int submit(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
                     uint32_t timeout_ms, uint64_t tag, fault_t* fault) noexcept nogil:
@@ -484,13 +493,11 @@ cdef class IscsiTransport(Transport):
             return self.refuse(fault)
         if self.outstanding >= self.depth:
             return set_fault(fault, FAULT_MISUSE, b"submitting a command", 0, 0, b"reap the one before it first")
-        pthread_mutex_lock(&self.keeper.lock)
-        sigpipe_block(&guard)
+        self.enter(&guard)
         rc = self.start(cdb, cdb_size, direction, data, size, timeout_ms, &slot, fault)
-        sigpipe_restore(&guard)
         if rc == DONE:
             slot.tag = tag
-        pthread_mutex_unlock(&self.keeper.lock)
+        self.leave(&guard, rc)
         return rc
 
     cdef int reap(self, reply_t* reply, uint64_t* tag, fault_t* fault) noexcept nogil:
@@ -506,15 +513,15 @@ cdef class IscsiTransport(Transport):
         if slot == NULL:
             return set_fault(fault, FAULT_MISUSE, b"reaping a command", 0, 0, b"none is outstanding")
         tag[0] = slot.tag
+        self.enter(&guard)
+        rc = self.finish(slot, reply, fault)
+        self.leave(&guard, rc)
+        return rc
+
+    cdef void enter(self, sigpipe_guard_t* guard) noexcept nogil:
         pthread_mutex_lock(&self.keeper.lock)
-        sigpipe_block(&guard)
-        rc = self.wait(slot, fault)
-        sigpipe_restore(&guard)
+        sigpipe_block(guard)
+
+    cdef void leave(self, sigpipe_guard_t* guard, int rc) noexcept nogil:
+        sigpipe_restore(guard, rc < 0)
         pthread_mutex_unlock(&self.keeper.lock)
-        if rc < 0:
-            return rc
-        reply.status = <uint8_t>slot.status
-        reply.transferred = slot.size - sr_residual(slot.task, slot.size)
-        reply.sense_size = sr_sense(slot.task, reply.sense, sizeof(reply.sense))
-        self.release(slot)
-        return DONE

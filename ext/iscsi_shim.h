@@ -49,17 +49,20 @@ static inline void sigpipe_block(sigpipe_guard_t *guard)
 	sigemptyset(&only);
 	sigaddset(&only, SIGPIPE);
 	pthread_sigmask(SIG_BLOCK, &only, &guard->before);
-	sigpending(&pending);
-	guard->was_pending = sigismember(&pending, SIGPIPE);
+	guard->was_pending = 0;
+	if (sigismember(&guard->before, SIGPIPE)) {
+		sigpending(&pending);
+		guard->was_pending = sigismember(&pending, SIGPIPE);
+	}
 }
 
-static inline void sigpipe_restore(sigpipe_guard_t *guard)
+/* failed: libiscsi reported an error. Only then can there be a signal to take off: two system calls fewer a block. */
+static inline void sigpipe_restore(sigpipe_guard_t *guard, int failed)
 {
 	struct timespec none = {0, 0};
-	sigset_t only, pending;
+	sigset_t only;
 
-	sigpending(&pending);
-	if (!guard->was_pending && sigismember(&pending, SIGPIPE)) {
+	if (failed && !guard->was_pending) {
 		sigemptyset(&only);
 		sigaddset(&only, SIGPIPE);
 		while (sigtimedwait(&only, NULL, &none) < 0 && errno == EINTR)
@@ -95,7 +98,7 @@ static inline void keeper_service(keeper_t *keeper)
 		sigpipe_block(&guard);
 		if (poll(&ready, 1, 0) > 0 && iscsi_service(keeper->context, ready.revents) < 0)
 			keeper->failed = 1;
-		sigpipe_restore(&guard);
+		sigpipe_restore(&guard, 1);
 	}
 	pthread_mutex_unlock(&keeper->lock);
 }

@@ -14,6 +14,8 @@ cdef extern from "iscsi_shim.h" nogil:
     ctypedef struct scsi_iovec "struct scsi_iovec":
         void* iov_base
         size_t iov_len
+    ctypedef struct sigpipe_guard_t:
+        pass
     ctypedef struct pthread_mutex_t:
         pass
     ctypedef struct keeper_t:
@@ -58,7 +60,9 @@ cdef class IscsiTransport(Transport):
     cdef int start(self, const uint8_t* cdb, uint32_t cdb_size, int direction, uint8_t* data, uint32_t size,
                    uint32_t timeout_ms, slot_t** started, fault_t* fault) noexcept nogil
     cdef int step(self, int64_t deadline) noexcept nogil
-    cdef int wait(self, slot_t* slot, fault_t* fault) noexcept nogil
+    cdef int finish(self, slot_t* slot, reply_t* reply, fault_t* fault) noexcept nogil
+    cdef void enter(self, sigpipe_guard_t* guard) noexcept nogil
+    cdef void leave(self, sigpipe_guard_t* guard, int rc) noexcept nogil
     cdef int drain(self, int64_t deadline) noexcept nogil
     cdef int lose(self, const slot_t* slot, int reason, const char* site, fault_t* fault) noexcept nogil
     cdef int refuse(self, fault_t* fault) noexcept nogil
