@@ -155,6 +155,20 @@ def test_paths_far_beyond_path_max() -> None:
     assert np.asarray(m.path_order()).tolist() == list(range(depth + 1))
 
 
+@pytest.mark.parametrize("depth", [60000, 65535, 65536])
+def test_directories_may_be_named_before_those_above_them(depth: int) -> None:
+    """Each name's parent comes after it; nesting is bounded."""
+    m = chained([*range(2, depth + 1), 0], [b"d%05d" % i for i in range(depth)])
+    if depth > 65535:
+        with pytest.raises(errors.LimitReached, match="65536 deep"):
+            m.finish()
+        return
+    m.finish()
+
+    assert len(m.path_of(1)) == depth * 7 - 1
+    assert np.asarray(m.path_order()).tolist() == [0, *range(depth, 0, -1)]
+
+
 def test_adjacent_extents_merge_unless_the_count_would_not_fit() -> None:
     m = ExtentMap("xfs", UUID, 4096, 2**50)
     m.add_file(2, REG)
