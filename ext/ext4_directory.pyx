@@ -21,7 +21,7 @@ from splitreel.core.ext4_disk cimport (
 from splitreel.core.ext4_inode cimport inode_seed
 from splitreel.core.ext4_sweep cimport SWEEP_SPAN, append_block, block_ref_t, free_blocks
 from splitreel.core.ext4_sweep cimport grow_array, sort_blocks
-from splitreel.core.extent cimport EXTENT_UNWRITTEN, FILE_DAMAGED, ExtentMap, extent_t, file_t
+from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, extent_t, file_t
 from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault
 
 cdef enum:
@@ -215,7 +215,7 @@ cdef class DirectoryWalk:
                     return fault.code
 
     cdef int list_blocks(self, ExtentMap target, const directory_t* directory, fault_t* fault) noexcept nogil:
-        """The directory's blocks up to its size; holes and unwritten blocks hold no entries and should not be."""
+        """The directory's blocks up to its size, unwritten ones too, as the kernel does; holes hold no entries."""
         cdef const file_t* file = &target.files[directory.file]
         cdef uint64_t wanted = (file.size + self.geometry.block_size - 1) // self.geometry.block_size
         cdef uint64_t i, logical, block, end, mapped = 0
@@ -223,7 +223,7 @@ cdef class DirectoryWalk:
         cdef const extent_t* extent
         for i in range(file.first_extent, file.first_extent + file.extent_count):
             extent = &target.extents[i]
-            if extent.logical >= wanted or extent.flags & EXTENT_UNWRITTEN:
+            if extent.logical >= wanted:
                 continue
             logical = extent.logical
             block = extent.physical

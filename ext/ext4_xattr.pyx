@@ -29,6 +29,7 @@ cdef enum:
     INDEX_ACL_ACCESS = 2
     INDEX_ACL_DEFAULT = 3
     INDEX_SYSTEM = 7
+    INDEX_VERITY = 11                              # where the Merkle tree lies: nothing a user sees
     ACL_VERSION_DISK = 1
     ACL_VERSION = 2
     ACL_USER = 2
@@ -125,6 +126,8 @@ cdef const char* check_entry(const attr_t* attr, const ext4_xattr_entry_t* entry
     """Text of why an entry that lies well is left out all the same, "" when that is nothing to speak of, or NULL."""
     if entry.e_value_inum != 0:
         return b"an extended attribute in an inode of its own is not supported"
+    if attr.prefix == INDEX_VERITY:
+        return b""
     if attr.prefix >= PREFIXES or prefixes[attr.prefix] == NULL:
         return b"an extended attribute of an unknown kind"
     if attr.prefix == INDEX_SYSTEM and attr.name_size == 4 and memcmp(attr.name, b"data", 4) == 0:

@@ -1,0 +1,208 @@
+"""What is read, what is refused and in what words, from the superblock and the group descriptors alone."""
+
+import struct
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from splitreel import errors
+from splitreel.core.device import BlockDevice
+from splitreel.core.ext4 import Ext4
+from tests import ext4_images as images
+from tests.ext4_surgery import SUPERBLOCK, Surgeon
+from tests.support import need_programs
+
+COMPAT, INCOMPAT, RO_COMPAT = 0x5C, 0x60, 0x64
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    need_programs("mke2fs", "debugfs")
+    return images.make_image(tmp_path / "image", 16)
+
+
+def patch(image: Path, offset: int, form: str, value: int, *, fix: bool = True) -> None:
+    """Set one field of the superblock; a value of flags is or'ed in by the caller."""
+    surgeon = Surgeon(image)
+    surgeon.write(SUPERBLOCK + offset, struct.pack(form, value))
+    if fix:
+        surgeon.fix_superblock()
+
+
+def set_bit(image: Path, offset: int, bit: int) -> None:
+    before = struct.unpack("<I", Surgeon(image).read(SUPERBLOCK + offset, 4))[0]
+    patch(image, offset, "<I", before | bit)
+
+
+def open_image(image: Path, *, is_frozen: bool = False, is_live: bool = False) -> Ext4:
+    return Ext4(BlockDevice(image), frozen=is_frozen, live=is_live)
+
+
+def test_a_new_file_system_opens_without_warnings(image: Path) -> None:
+    """Block size, UUID and features are what dumpe2fs says."""
+    text = subprocess.run(["dumpe2fs", "-h", image], capture_output=True, text=True, check=True).stdout
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    filesystem = open_image(image)
+
+    assert filesystem.warnings == []
+    assert filesystem.block_size == int(fields["Block size"])
+    assert filesystem.uuid.hex() == fields["Filesystem UUID"].strip().replace("-", "")
+    found = [name for names in filesystem.features.values() for name in names]
+    assert found == fields["Filesystem features"].replace("extent ", "extents ").split()
+
+
+@pytest.mark.parametrize(
+    ("offset", "bit", "words"),
+    [
+        (INCOMPAT, 0x1, "incompat feature compression (0x1)"),
+        (INCOMPAT, 0x8, "incompat feature journal_dev (0x8)"),
+        (INCOMPAT, 0x10, "incompat feature meta_bg (0x10)"),
+        (INCOMPAT, 0x100, "incompat feature mmp (0x100)"),
+        (INCOMPAT, 0x400, "incompat feature ea_inode (0x400)"),
+        (INCOMPAT, 0x1000, "incompat feature dirdata (0x1000)"),
+        (INCOMPAT, 0x4000, "incompat feature large_dir (0x4000)"),
+        (INCOMPAT, 0x8000, "incompat feature inline_data (0x8000)"),
+        (INCOMPAT, 0x10000, "incompat feature encrypt (0x10000)"),
+        (INCOMPAT, 0x20000, "incompat feature casefold (0x20000)"),
+        (INCOMPAT, 0x80000, "incompat feature unknown (0x80000)"),
+        (RO_COMPAT, 0x200, "ro_compat feature bigalloc (0x200)"),
+    ],
+)
+def test_unsupported_features_are_refused_by_name_and_bit(image: Path, offset: int, bit: int, words: str) -> None:
+    set_bit(image, offset, bit)
+    with pytest.raises(errors.Unsupported) as caught:
+        open_image(image)
+    assert words in str(caught.value)
+
+
+def test_unknown_ro_compat_is_warned_of_and_unknown_compat_ignored(image: Path) -> None:
+    set_bit(image, RO_COMPAT, 0x400000)
+    set_bit(image, COMPAT, 0x400000)
+    filesystem = open_image(image)
+
+    assert filesystem.warnings == ["unknown ro_compat features 0x400000: read as if they were not there"]
+    assert "unknown 0x400000" in filesystem.features["compat"]
+    assert filesystem.map().file_count == 2
+
+
+def test_recorded_errors_are_warned_of(image: Path) -> None:
+    patch(image, 0x194, "<I", 3)
+    assert open_image(image).warnings == ["the kernel has recorded errors in this file system (3): run e2fsck"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "words"),
+    [
+        (0x38, "<H", 0xEF54, "no magic number"),
+        (0x4C, "<I", 2, "s_rev_level"),
+        (0x175, "<B", 2, "s_checksum_type"),
+        (0x18, "<I", 7, "s_log_block_size"),
+        (0x58, "<H", 0, "s_inode_size"),
+        (0x58, "<H", 257, "s_inode_size"),
+        (0x58, "<H", 32768, "s_inode_size"),
+        (0xFE, "<H", 32, "s_desc_size"),
+        (0xFE, "<H", 96, "s_desc_size"),
+        (0x14, "<I", 5, "s_first_data_block"),
+        (0x20, "<I", 0, "s_blocks_per_group"),
+        (0x20, "<I", 0xFFFFFFFF, "s_blocks_per_group"),
+        (0x28, "<I", 0, "s_inodes_per_group"),
+        (0x28, "<I", 0xFFFFFFF8, "s_inodes_per_group"),
+        (0x00, "<I", 1, "s_inodes_count"),
+        (0x04, "<I", 0, "s_blocks_count"),
+        (0x54, "<I", 0, "s_first_ino"),
+    ],
+)
+def test_a_superblock_out_of_bounds_is_refused(image: Path, offset: int, form: str, value: int, words: str) -> None:
+    patch(image, offset, form, value)
+    with pytest.raises(errors.FilesystemError, match=words):
+        open_image(image)
+
+
+def test_a_superblock_with_a_wrong_checksum_is_refused(image: Path) -> None:
+    patch(image, 0x30, "<I", 12345, fix=False)
+    with pytest.raises(errors.Corrupt, match="checksum"):
+        open_image(image)
+
+
+def test_a_device_shorter_than_its_file_system_is_refused(image: Path) -> None:
+    with open(image, "r+b") as file:
+        file.truncate(15 << 20)
+    with pytest.raises(errors.DeviceError, match="shorter than the file system"):
+        open_image(image)
+
+
+def test_a_device_without_a_superblock_is_refused(tmp_path: Path) -> None:
+    for size in (0, 512, 1 << 20):
+        empty = tmp_path / f"empty{size}"
+        empty.write_bytes(bytes(size))
+        with pytest.raises(errors.SplitreelError):
+            open_image(empty)
+
+
+def test_a_journal_to_be_replayed_is_refused_but_for_a_live_device(image: Path) -> None:
+    set_bit(image, INCOMPAT, 0x4)
+    with pytest.raises(errors.NeedsRecovery, match="freeze it before the mirror is split"):
+        open_image(image, is_frozen=True)
+    assert open_image(image, is_live=True).map().file_count == 2
+
+
+def test_without_a_journal_an_unclean_state_needs_the_word_that_it_was_frozen(tmp_path: Path) -> None:
+    need_programs("mke2fs", "debugfs")
+    bare = images.make_image(tmp_path / "bare", 16, "-O", "^has_journal")
+    patch(bare, 0x3A, "<H", 0)
+    with pytest.raises(errors.NeedsRecovery, match="say that it was frozen"):
+        open_image(bare)
+    assert open_image(bare, is_frozen=True).map().file_count == 2
+
+
+@pytest.mark.parametrize(("offset", "form", "value"), [(8, "<I", 0), (8, "<I", 0xFFFFFFF0), (0x1C, "<H", 0xFFFF)])
+def test_a_group_descriptor_out_of_bounds_is_refused(image: Path, offset: int, form: str, value: int) -> None:
+    surgeon = Surgeon(image)
+    surgeon.write(surgeon.group(1) + offset, struct.pack(form, value))
+    surgeon.fix_group(1)
+    with pytest.raises(errors.Corrupt, match="group descriptor"):
+        open_image(image).map()
+
+
+def test_a_group_descriptor_with_a_wrong_checksum_is_refused(image: Path) -> None:
+    surgeon = Surgeon(image)
+    surgeon.write(surgeon.group(0) + 0x0C, b"\xff")
+    with pytest.raises(errors.Corrupt, match="checksum"):
+        open_image(image).map()
+
+
+def test_another_file_system_behind_an_open_reader_is_stale(image: Path, tmp_path: Path) -> None:
+    with BlockDevice(image) as device:
+        filesystem = Ext4(device)
+        image.write_bytes(images.make_image(tmp_path / "other", 16).read_bytes())
+        with pytest.raises(errors.Stale, match="another file system"):
+            filesystem.map()
+
+
+def test_a_superblock_that_changes_while_it_is_mapped_is_stale(image: Path) -> None:
+    """Somebody writes to the mirror: s_wtime goes up while the map is made."""
+    done = threading.Event()
+
+    def write_on() -> None:
+        time = 1
+        while not done.is_set():
+            patch(image, 0x30, "<I", time)
+            time += 1
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    seen = set()
+    try:
+        for _ in range(500):
+            try:
+                open_image(image).map()
+            except errors.SplitreelError as error:  # a torn superblock is corrupt, and no less refused
+                seen.add(type(error))
+            if errors.Stale in seen:
+                break
+    finally:
+        done.set()
+        writer.join()
+    assert errors.Stale in seen
