@@ -1,11 +1,12 @@
-"""coverage_ext says which lines of ext/*.pyx the tests of the compiled core run, by gcov. It changes nothing here.
+"""coverage_ext says which lines of ext/*.pyx the tests run, by gcov. It changes nothing here.
 
 ``coverage_ext.py [--floor PERCENT] [--lines] [PYTEST ARGUMENT...]``: builds a copy of the project in a temporary folder
-with gcov's counters, runs pytest there (tests/core, or what is named), and prints one line for each module. A .pyx line
+with gcov's counters, runs pytest there (all but slow tests, or what is named) and prints a line for each module. A line
 is executable when it became C code that is, and covered when any of that ran. Exits 1 if tests fail or too little ran.
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -18,18 +19,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE_FLOOR = 90.0
-COPIED = ("ext", "src", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+LEFT_OUT = {"build", "dist"}  # and hidden files
 MARKER = re.compile(r'/\* "(?:.*/)?(\w+\.p[xy][xdi])":(\d+)$')  # Cython's comment above the C code of a statement
 Lines = dict[int, bool]  # .pyx line: it ran
+CHILDREN = "SPLITREEL_COVERAGE_CHILDREN"
+_numbers = itertools.count()
 
 
 def copy_tree(target: Path) -> None:
-    """What a build and its tests need, without anything built before."""
-    for name in COPIED:
-        source = ROOT / name
+    """All that a build and its tests need, without anything built before."""
+    for source in ROOT.iterdir():
+        if source.name[0] == "." or source.name in LEFT_OUT:
+            continue
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        elif source.exists():
+            shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
             shutil.copy2(source, target)
 
 
@@ -43,8 +47,25 @@ def build(tree: Path) -> None:
 
 
 def run_tests(tree: Path, arguments: list[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "--benchmark-skip", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": "src"}, check=False).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "--benchmark-skip", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": "src", CHILDREN: str(tree / "children")}
+    return subprocess.run(
+        [*command, "-p", "tests.coverage_ext", *arguments], cwd=tree, env=environment, check=False
+    ).returncode
+
+
+def pytest_runtest_setup(item: object) -> None:
+    """As a plugin of that run: processes that a test starts count in a folder of their own.
+
+    A child may die in the midst of writing its counters, or not be able to (one test limits the size of files): all
+    that was counted before in the same file would be lost.
+    """
+    os.environ["GCOV_PREFIX"] = f"{os.environ[CHILDREN]}/{next(_numbers)}"
+
+
+def pytest_unconfigure(config: object) -> None:
+    """pytest's own counters go where the compiler said."""
+    os.environ.pop("GCOV_PREFIX", None)
 
 
 def statements(generated: Path, module: str) -> dict[int, int]:
@@ -62,10 +83,10 @@ def statements(generated: Path, module: str) -> dict[int, int]:
     return origin
 
 
-def c_lines(tree: Path, counters: Path, generated: Path) -> Iterator[tuple[int, int]]:
-    """(C line, times run) of one object file, from gcov's JSON; read for objects that never ran as well."""
-    command = ["gcov", "--json-format", "--stdout", str(counters)]
-    for document in subprocess.run(command, cwd=tree, capture_output=True, check=True).stdout.splitlines():
+def c_lines(notes: Path, generated: Path) -> Iterator[tuple[int, int]]:
+    """(C line, times run) of one object file, from gcov's JSON; counts are 0 where no counters lie beside its notes."""
+    command = ["gcov", "--json-format", "--stdout", notes.name]
+    for document in subprocess.run(command, cwd=notes.parent, capture_output=True, check=False).stdout.splitlines():
         for file in json.loads(document)["files"]:
             if Path(file["file"]).name == generated.name:
                 yield from ((line["line_number"], line["count"]) for line in file["lines"])
@@ -74,12 +95,16 @@ def c_lines(tree: Path, counters: Path, generated: Path) -> Iterator[tuple[int, 
 def measure(tree: Path, module: str) -> Lines:
     """Executable lines of ext/MODULE.pyx; true for those that ran. Empty when the module was not built."""
     generated = tree / "build" / "cython" / "ext" / f"{module}.c"
-    counters = next((tree / "build").glob(f"temp.*/build/cython/ext/{module}.gcno"), None)
-    if counters is None:
+    notes = next((tree / "build").glob(f"temp.*/build/cython/ext/{module}.gcno"), None)
+    if notes is None:
         return {}
+    places = [notes]
+    for counters in (tree / "children").rglob(f"{module}.gcda"):
+        places.append(counters.with_suffix(".gcno"))
+        shutil.copy2(notes, places[-1])
     origin = statements(generated, module)
     lines: Lines = {}
-    for number, count in c_lines(tree, counters, generated):
+    for number, count in itertools.chain.from_iterable(c_lines(place, generated) for place in places):
         if number in origin:
             lines[origin[number]] = lines.get(origin[number], False) or count > 0
     return lines
@@ -121,7 +146,7 @@ def main(arguments: list[str]) -> int:
         tree = Path(folder)
         copy_tree(tree)
         build(tree)
-        failed = run_tests(tree, rest or ["tests/core"])
+        failed = run_tests(tree, rest or ["tests", "-m", "not slow"])
         measured = {source.stem: measure(tree, source.stem) for source in sorted((ROOT / "ext").glob("*.pyx"))}
     share = report(measured, known.lines)
     if share < known.floor:
