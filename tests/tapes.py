@@ -171,6 +171,11 @@ class MemoryDrive:
     def __init__(self, objects: list[bytes | None] | None = None) -> None:
         self.objects = list(objects or [])
         self.at = 0
+        self.max_block = 1 << 20
+
+    @property
+    def tape(self) -> "MemoryDrive":
+        return self
 
     def rewind(self) -> None:
         self.at = 0

@@ -4,6 +4,7 @@ Files are written under their names; at the end of each tape file those that did
 made and parts are joined, so that a name without a suffix always holds verified bytes.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -106,6 +107,7 @@ class Restorer:
         self._links: list[tuple[bytes, bytes]] = []
         self._directories: list[Entry] = []
         self._parts: dict[bytes, Parts] = {}
+        self._writer: FileWriter | None = None
 
     @property
     def problems(self) -> Problems:
@@ -132,6 +134,7 @@ class Restorer:
             self.problems.add(entry.path, f"not restored: {error.strerror}")
             return None
         self.members += 1
+        self._writer = writer
         return writer
 
     def _wants(self, path: bytes) -> bool:
@@ -154,11 +157,11 @@ class Restorer:
         return None
 
     def _file(self, path: bytes, entry: Entry) -> FileWriter:
-        self.files += 1
         self.bytes += entry.size
         part = PART_NAME.fullmatch(path)
         if part is not None and (growing := self._parts.get(part[1])) is not None and int(part[2]) > 1:
             return FileWriter(self.target, entry, self.target.reopen(growing.name), growing.offset(int(part[2])))
+        self.files += 1
         writer = FileWriter(self.target, entry, self.target.create(path))
         self._made[path] = entry
         return writer
@@ -180,6 +183,8 @@ class Restorer:
 
     def _set_apart(self, path: bytes, suffix: bytes, why: str) -> None:
         if path not in self._made:
+            if self._wants(path):
+                self.problems.add(path, why)
             return
         del self._made[path]
         head, slash, name = path.rpartition(b"/")
@@ -239,6 +244,13 @@ class Restorer:
                 if error.errno in FATAL:
                     raise stopped(self.target, path, error) from error
                 self.problems.add(path, f"not restored: {error.strerror}")
+
+    def abandon(self) -> None:
+        """The run ended early: what was not settled yet is set apart as unverified."""
+        if self._writer is not None:
+            self._writer.abandon("")
+        with contextlib.suppress(SplitreelError, OSError):
+            self.settle(Report())
 
     def finish(self) -> None:
         """Settle parts that never came, and give directories their attributes, deepest first."""

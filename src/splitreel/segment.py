@@ -4,7 +4,6 @@ What it reads goes to a receiver (restore); without one it is only verified. Wha
 """
 
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -115,6 +114,7 @@ class Walk:
                 self._entry(entry)
         except Torn as error:
             report.torn = str(error)
+        report.files -= sum((part.part or (1, 1))[0] > 1 for part in report.parts.values())
         report.blocks = self.reader.blocks
         report.crc32c = blocks_crc32c(self.reader.block_crcs)
         if not report.torn and not report.verified and not report.finding_count:
@@ -142,7 +142,7 @@ class Walk:
         report.content_bytes += entry.size if entry.type == "file" else 0
         writer = self.receiver.begin(entry) if self.receiver is not None else None
         try:
-            crc, register = self._content(entry, writer)
+            crc, register = content(self.reader, entry, writer, self.want_cksums)
         except Torn as error:
             report.bad[normal(entry.path)] = f"its data are cut off: {error.why}"
             report.found(entry.path, "its data are cut off")
@@ -157,25 +157,6 @@ class Walk:
         self._crcs.append(crc)
         args = entry.size, entry.block, entry.offset, entry.stored
         self._identities.append(identity(entry.path, entry.type, *args, entry.target))
-
-    def _content(self, entry: Entry, writer: Writer | None) -> tuple[int, int]:
-        if entry.type != "file":
-            return 0, 0
-        crc = register = at = 0
-        for offset, data in self.reader.pieces():
-            if offset > at:
-                crc = checksum.crc32c_extend_zeros(crc, offset - at)
-                register = checksum.cksum_extend_zeros(register, offset - at) if self.want_cksums else 0
-            crc = checksum.crc32c(data, crc)
-            if self.want_cksums:
-                register = checksum.cksum_register(data, register)
-            at = offset + len(data)
-            if writer is not None:
-                writer.write(offset, data)
-        if entry.size > at:
-            crc = checksum.crc32c_extend_zeros(crc, entry.size - at)
-            register = checksum.cksum_extend_zeros(register, entry.size - at) if self.want_cksums else 0
-        return crc, register
 
     def _manifest(self, entry: Entry) -> None:
         judge = Judge(self.report, self._identities, self._crcs, self.reader.block_crcs, entry.block)
@@ -194,6 +175,8 @@ class Walk:
         lines: list[dict[str, Any]] = []
         try:
             for record in records.verified(chunk for _, chunk in self.reader.pieces()):
+                if record["kind"] == "segment":
+                    records.segment(record)
                 if record["kind"] != "member":
                     lines.append(record)
         except Torn:
@@ -312,6 +295,26 @@ def blocks_crc32c(crcs: "array[int]") -> int:
     return checksum.crc32c(array("I", crcs).tobytes())
 
 
-def chunks_of(reader: SegmentReader) -> Iterator[memoryview]:
-    """The current member's data, piece by piece."""
-    return (chunk for _, chunk in reader.pieces())
+def content(reader: SegmentReader, entry: Entry, writer: Writer | None, cksums: bool = False) -> tuple[int, int]:
+    """CRC32C and cksum register (0 unless wanted) of the current member's content, holes as zeros; writes it too.
+
+    Raises:
+        Torn: the blocks end first.
+    """
+    if entry.type != "file":
+        return 0, 0
+    crc = register = at = 0
+    for offset, data in reader.pieces():
+        if offset > at:
+            crc = checksum.crc32c_extend_zeros(crc, offset - at)
+            register = checksum.cksum_extend_zeros(register, offset - at) if cksums else 0
+        crc = checksum.crc32c(data, crc)
+        if cksums:
+            register = checksum.cksum_register(data, register)
+        at = offset + len(data)
+        if writer is not None:
+            writer.write(offset, data)
+    if entry.size > at:
+        crc = checksum.crc32c_extend_zeros(crc, entry.size - at)
+        register = checksum.cksum_extend_zeros(register, entry.size - at) if cksums else 0
+    return crc, register

@@ -25,12 +25,10 @@ CONDITIONS_FILEMARK, CONDITIONS_END_OF_DATA = 3, 4  # fault.pxd: status_t
 VOLUME_NAME = re.compile(r"[A-Z0-9][A-Z0-9!%&'()*+,./:;<=>?_-]{0,5}")
 
 
-class DriveLike(Protocol):
-    """What recognising and labelling need of a drive."""
+class TapeLike(Protocol):
+    """Blocks and filemarks, as core's Tape has them."""
 
-    def rewind(self) -> None:
-        """Go to the beginning."""
-        ...
+    max_block: int
 
     def read(self, capacity: int) -> bytes | int:
         """One block, or the condition met (filemark, end of data)."""
@@ -42,6 +40,19 @@ class DriveLike(Protocol):
 
     def filemarks(self, count: int, immediate: bool = False) -> int:
         """Filemarks; waited for unless immediate."""
+        ...
+
+
+class DriveLike(Protocol):
+    """What recognising and labelling need of a drive."""
+
+    @property
+    def tape(self) -> TapeLike:
+        """Where blocks are moved."""
+        ...
+
+    def rewind(self) -> None:
+        """Go to the beginning."""
         ...
 
 
@@ -195,7 +206,7 @@ def _ours(drive: DriveLike, first: bytes) -> Found:
 def _probe(drive: DriveLike) -> bytes | int | str:
     # The drive reads on: a block longer than the probe, or one that cannot be read, is still an answer.
     try:
-        return drive.read(PROBE)
+        return drive.tape.read(min(PROBE, drive.tape.max_block))
     except SplitreelError as error:
         if type(error).__name__ in ("LimitReached", "CheckCondition"):
             return f"blocks that do not read ({error})"
@@ -259,9 +270,9 @@ def require_writable(found: Found, *, overwrite: bool = False, force: bool = Fal
 def write(drive: DriveLike, label: Label) -> None:
     """Write tape file 0 at the beginning and wait until it is on the medium."""
     drive.rewind()
-    drive.write(build_label(label))
-    drive.write(build_readme(label))
-    drive.filemarks(1, immediate=False)
+    drive.tape.write(build_label(label))
+    drive.tape.write(build_readme(label))
+    drive.tape.filemarks(1, immediate=False)
 
 
 JOIN = """\
