@@ -7,15 +7,16 @@ import itertools
 
 cimport cython
 from libc.errno cimport EAGAIN, EBUSY, EINTR, EIO, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from splitreel.core.device cimport AlignedBuffer, BlockDevice, BufferRing, pread_full, raise_named
+from splitreel.core.device cimport AlignedBuffer, BlockDevice, BufferRing, raise_named
 from splitreel.core.fault cimport (
     FAULT_ALIGNMENT, FAULT_IO, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault, set_os_fault,
 )
 
+from splitreel.core.readpool cimport MOST_DEPTH, pool_close, pool_open, pool_pop, pool_push, request_t
 
 cdef extern from "uring.h" nogil:
     ctypedef struct uring_t:
@@ -25,32 +26,6 @@ cdef extern from "uring.h" nogil:
     int uring_queue(uring_t* uring, int fd, void* destination, uint32_t size, uint64_t offset, uint64_t id)
     int uring_submit(uring_t* uring, unsigned int wait)
     int uring_next(uring_t* uring, uint64_t* id, int* result)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef unsigned long pthread_t
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef void* (*thread_body_t)(void*) noexcept nogil
-    int pthread_create(pthread_t* thread, const void* attributes, thread_body_t body, void* argument)
-    int pthread_join(pthread_t thread, void** result)
-    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes)
-    int pthread_mutex_destroy(pthread_mutex_t* mutex)
-    int pthread_mutex_lock(pthread_mutex_t* mutex)
-    int pthread_mutex_unlock(pthread_mutex_t* mutex)
-    int pthread_cond_init(pthread_cond_t* condition, const void* attributes)
-    int pthread_cond_destroy(pthread_cond_t* condition)
-    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
-    int pthread_cond_signal(pthread_cond_t* condition)
-    int pthread_cond_broadcast(pthread_cond_t* condition)
-
-cdef extern from "<signal.h>" nogil:
-    ctypedef struct sigset_t:
-        pass
-    int sigfillset(sigset_t* signals)
-    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* old)
-    const int SIG_SETMASK
 
 cdef extern from "<fcntl.h>" nogil:
     int fcntl(int fd, int command, ...)
@@ -62,122 +37,9 @@ cdef extern from "<unistd.h>" nogil:
 
 
 cdef enum:
-    MOST_DEPTH = 1024
-    MOST_WORKERS = 64                                # more threads than that cost more than they bring
     MOST_RETRIES = 100                               # of EAGAIN and EINTR without progress, then it is an error
     LARGEST_REQUEST = 1 << 30
 
-
-# ---- The thread pool: C structs and POSIX threads; no worker ever sees a Python object ----
-
-cdef struct pool_t:
-    pthread_mutex_t lock
-    pthread_cond_t work                              # something was queued, or stop
-    pthread_cond_t finished                          # done_count reached awaited
-    request_t* requests
-    uint32_t depth
-    uint32_t queued[MOST_DEPTH]                      # rings of slots
-    uint32_t queued_head
-    uint32_t queued_count
-    uint32_t done[MOST_DEPTH]
-    uint32_t done_head
-    uint32_t done_count
-    uint32_t awaited                                 # how many the owner waits for; 0: it does not wait
-    bint stop
-    int fd
-    uint32_t alignment
-    pthread_t workers[MOST_WORKERS]
-    uint32_t worker_count
-
-
-cdef void pool_read(pool_t* pool, request_t* request) noexcept nogil:
-    # All of size, since with O_DIRECT a length must be whole blocks, also at the odd end of an image.
-    cdef int64_t got = pread_full(pool.fd, request.destination, request.size, request.offset, pool.alignment)
-    if got < 0:
-        request.os_errno = <int>-got
-    elif <uint64_t>got < request.wanted:
-        request.os_errno = EIO                       # the device ends here
-
-
-cdef void* pool_worker(void* argument) noexcept nogil:
-    cdef pool_t* pool = <pool_t*>argument
-    cdef uint32_t slot
-    pthread_mutex_lock(&pool.lock)
-    while True:
-        while pool.queued_count == 0 and not pool.stop:
-            pthread_cond_wait(&pool.work, &pool.lock)
-        if pool.queued_count == 0:
-            break
-        slot = pool.queued[pool.queued_head]
-        pool.queued_head = (pool.queued_head + 1) % pool.depth
-        pool.queued_count -= 1
-        pthread_mutex_unlock(&pool.lock)
-        pool_read(pool, &pool.requests[slot])
-        pthread_mutex_lock(&pool.lock)
-        pool.done[(pool.done_head + pool.done_count) % pool.depth] = slot
-        pool.done_count += 1
-        if pool.awaited != 0 and pool.done_count >= pool.awaited:
-            pthread_cond_signal(&pool.finished)
-    pthread_mutex_unlock(&pool.lock)
-    return NULL
-
-
-cdef void pool_push(pool_t* pool, uint32_t slot) noexcept nogil:
-    pthread_mutex_lock(&pool.lock)
-    pool.queued[(pool.queued_head + pool.queued_count) % pool.depth] = slot
-    pool.queued_count += 1
-    pthread_cond_signal(&pool.work)
-    pthread_mutex_unlock(&pool.lock)
-
-
-cdef uint32_t pool_pop(pool_t* pool, uint32_t* slots, uint32_t capacity, uint32_t minimum) noexcept nogil:
-    cdef uint32_t count = 0
-    pthread_mutex_lock(&pool.lock)
-    pool.awaited = minimum
-    while pool.done_count < minimum:
-        pthread_cond_wait(&pool.finished, &pool.lock)
-    pool.awaited = 0
-    while count < capacity and pool.done_count != 0:
-        slots[count] = pool.done[pool.done_head]
-        pool.done_head = (pool.done_head + 1) % pool.depth
-        pool.done_count -= 1
-        count += 1
-    pthread_mutex_unlock(&pool.lock)
-    return count
-
-
-cdef int pool_start(pool_t* pool) noexcept nogil:
-    # Workers take no signals: these are for Python's main thread. As many workers as the system gives; one is enough.
-    cdef sigset_t all_signals, before
-    cdef uint32_t most = min(pool.depth, <uint32_t>MOST_WORKERS)
-    cdef int rc = 0
-    pthread_mutex_init(&pool.lock, NULL)
-    pthread_cond_init(&pool.work, NULL)
-    pthread_cond_init(&pool.finished, NULL)
-    sigfillset(&all_signals)
-    pthread_sigmask(SIG_SETMASK, &all_signals, &before)
-    while pool.worker_count < most and rc == 0:
-        rc = pthread_create(&pool.workers[pool.worker_count], NULL, pool_worker, pool)
-        if rc == 0:
-            pool.worker_count += 1
-    pthread_sigmask(SIG_SETMASK, &before, NULL)
-    return 0 if pool.worker_count != 0 else -rc
-
-
-cdef void pool_stop(pool_t* pool) noexcept nogil:
-    cdef uint32_t i
-    pthread_mutex_lock(&pool.lock)
-    pool.stop = True
-    pthread_cond_broadcast(&pool.work)
-    pthread_mutex_unlock(&pool.lock)
-    for i in range(pool.worker_count):
-        pthread_join(pool.workers[i], NULL)
-    pthread_cond_destroy(&pool.finished)
-    pthread_cond_destroy(&pool.work)
-    pthread_mutex_destroy(&pool.lock)
-
-
-# ---- The engine ----
 
 @cython.no_gc_clear  # what is read into must outlive the wait in __dealloc__
 cdef class ReadEngine:
@@ -252,7 +114,7 @@ cdef class ReadEngine:
         if try_uring:
             rc = self.start_uring()
         if rc < 0 and try_threads:
-            rc = self.start_pool()
+            rc = pool_open(&self.pool, self.requests, self.depth, self.fd, self.alignment)
         return 0 if rc == 0 else set_os_fault(fault, FAULT_IO, -rc, "opening a read engine", 0)
 
     cdef int start_uring(self) noexcept nogil:
@@ -265,22 +127,6 @@ cdef class ReadEngine:
             free(uring)
             return rc
         self.uring = uring
-        return 0
-
-    cdef int start_pool(self) noexcept nogil:
-        cdef pool_t* pool = <pool_t*>calloc(1, sizeof(pool_t))
-        cdef int rc
-        if pool == NULL:
-            return -ENOMEM
-        pool.requests = self.requests
-        pool.depth = self.depth
-        pool.fd = self.fd
-        pool.alignment = self.alignment
-        rc = pool_start(pool)
-        if rc < 0:
-            free(pool)
-            return rc
-        self.pool = pool
         return 0
 
     cdef int check(self, uint64_t offset, uint8_t* destination, uint32_t size, fault_t* fault) noexcept nogil:
@@ -323,7 +169,7 @@ cdef class ReadEngine:
         # Queues what is left of a request.
         cdef request_t* request = &self.requests[slot]
         if self.pool != NULL:
-            pool_push(<pool_t*>self.pool, slot)
+            pool_push(self.pool, slot)
             return 0
         return uring_queue(<uring_t*>self.uring, self.fd, request.destination + request.done,
                            request.size - request.done, request.offset + request.done, slot)
@@ -348,7 +194,7 @@ cdef class ReadEngine:
         if self.uring != NULL:
             rc = self.reap_uring(out, capacity, minimum)
             return rc if rc >= 0 else set_os_fault(fault, FAULT_IO, -rc, "waiting for reads", 0)
-        count = pool_pop(<pool_t*>self.pool, slots, capacity, minimum)
+        count = pool_pop(self.pool, slots, capacity, minimum)
         for i in range(count):
             self.complete(slots[i], &out[i])
         return <int>count
@@ -414,16 +260,16 @@ cdef class ReadEngine:
             if self.uring != NULL:
                 uring_close(<uring_t*>self.uring)
             if self.pool != NULL:
-                pool_stop(<pool_t*>self.pool)
+                pool_close(self.pool)
             free(self.uring)
-            free(self.pool)
             free(self.requests)
             free(self.free_slots)
         if self.fd >= 0:
             c_close(self.fd)
         self.fd = -1
         self.in_flight = 0
-        self.uring = self.pool = NULL
+        self.uring = NULL
+        self.pool = NULL
         self.requests = NULL
         self.free_slots = NULL
         self.free_count = 0

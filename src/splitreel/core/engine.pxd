@@ -4,20 +4,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport AlignedBuffer, BlockDevice
 from splitreel.core.fault cimport fault_t
+from splitreel.core.readpool cimport pool_t, request_t
 
 cdef struct read_completion_t:
     uint64_t tag
     int os_errno                                   # 0, or why the read failed; short reads are finished inside
-
-cdef struct request_t:
-    uint64_t offset
-    uint64_t tag
-    uint8_t* destination
-    uint32_t size                                  # as asked for
-    uint32_t wanted                                # less than size where an image ends inside its last block
-    uint32_t done
-    uint32_t retries                               # since the last progress
-    int os_errno
 
 cdef class ReadEngine:
     # One thread at a time. Memory given to submit() must stay valid until its completion is reaped or close() returned.
@@ -43,11 +34,10 @@ cdef class ReadEngine:
     cdef uint32_t* free_slots
     cdef uint32_t free_count
     cdef void* uring                               # one of these two is set
-    cdef void* pool
+    cdef pool_t* pool
     cdef object held                               # Python objects whose memory is being read into
     cdef int start(self, BlockDevice device, int try_uring, int try_threads, fault_t* fault) noexcept nogil
     cdef int start_uring(self) noexcept nogil
-    cdef int start_pool(self) noexcept nogil
     cdef int check(self, uint64_t offset, uint8_t* destination, uint32_t size, fault_t* fault) noexcept nogil
     cdef int queue(self, uint32_t slot) noexcept nogil
     cdef int reap_uring(self, read_completion_t* out, uint32_t capacity, uint32_t minimum) noexcept nogil

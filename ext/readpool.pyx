@@ -1,0 +1,166 @@
+"""readpool reads with plain threads what engine queues, where io_uring is not allowed. It knows no Python object.
+
+One mutex guards two rings of slots: queued and done. Workers hold it only to take a slot and to give it back.
+"""
+
+from libc.errno cimport EIO, ENOMEM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from splitreel.core.device cimport pread_full
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    ctypedef void* (*thread_body_t)(void*) noexcept nogil
+    int pthread_create(pthread_t* thread, const void* attributes, thread_body_t body, void* argument)
+    int pthread_join(pthread_t thread, void** result)
+    int pthread_mutex_init(pthread_mutex_t* mutex, const void* attributes)
+    int pthread_mutex_destroy(pthread_mutex_t* mutex)
+    int pthread_mutex_lock(pthread_mutex_t* mutex)
+    int pthread_mutex_unlock(pthread_mutex_t* mutex)
+    int pthread_cond_init(pthread_cond_t* condition, const void* attributes)
+    int pthread_cond_destroy(pthread_cond_t* condition)
+    int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
+    int pthread_cond_signal(pthread_cond_t* condition)
+    int pthread_cond_broadcast(pthread_cond_t* condition)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t* signals)
+    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* old)
+    const int SIG_SETMASK
+
+
+cdef enum:
+    MOST_WORKERS = 64                                # more threads than that cost more than they bring
+
+
+cdef struct pool_t:
+    pthread_mutex_t lock
+    pthread_cond_t work                              # something was queued, or stop
+    pthread_cond_t finished                          # done_count reached awaited
+    request_t* requests
+    uint32_t depth
+    uint32_t queued[MOST_DEPTH]                      # rings of slots
+    uint32_t queued_head
+    uint32_t queued_count
+    uint32_t done[MOST_DEPTH]
+    uint32_t done_head
+    uint32_t done_count
+    uint32_t awaited                                 # how many the owner waits for; 0: it does not wait
+    bint stop
+    int fd
+    uint32_t alignment
+    pthread_t workers[MOST_WORKERS]
+    uint32_t worker_count
+
+
+cdef void pool_read(pool_t* pool, request_t* request) noexcept nogil:
+    # All of size, since with O_DIRECT a length must be whole blocks, also at the odd end of an image.
+    cdef int64_t got = pread_full(pool.fd, request.destination, request.size, request.offset, pool.alignment)
+    if got < 0:
+        request.os_errno = <int>-got
+    elif <uint64_t>got < request.wanted:
+        request.os_errno = EIO                       # the device ends here
+
+
+cdef void* pool_worker(void* argument) noexcept nogil:
+    cdef pool_t* pool = <pool_t*>argument
+    cdef uint32_t slot
+    pthread_mutex_lock(&pool.lock)
+    while True:
+        while pool.queued_count == 0 and not pool.stop:
+            pthread_cond_wait(&pool.work, &pool.lock)
+        if pool.queued_count == 0:
+            break
+        slot = pool.queued[pool.queued_head]
+        pool.queued_head = (pool.queued_head + 1) % pool.depth
+        pool.queued_count -= 1
+        pthread_mutex_unlock(&pool.lock)
+        pool_read(pool, &pool.requests[slot])
+        pthread_mutex_lock(&pool.lock)
+        pool.done[(pool.done_head + pool.done_count) % pool.depth] = slot
+        pool.done_count += 1
+        if pool.awaited != 0 and pool.done_count >= pool.awaited:
+            pthread_cond_signal(&pool.finished)
+    pthread_mutex_unlock(&pool.lock)
+    return NULL
+
+
+cdef void pool_push(pool_t* pool, uint32_t slot) noexcept nogil:
+    pthread_mutex_lock(&pool.lock)
+    pool.queued[(pool.queued_head + pool.queued_count) % pool.depth] = slot
+    pool.queued_count += 1
+    pthread_cond_signal(&pool.work)
+    pthread_mutex_unlock(&pool.lock)
+
+
+cdef uint32_t pool_pop(pool_t* pool, uint32_t* slots, uint32_t capacity, uint32_t minimum) noexcept nogil:
+    cdef uint32_t count = 0
+    pthread_mutex_lock(&pool.lock)
+    pool.awaited = minimum
+    while pool.done_count < minimum:
+        pthread_cond_wait(&pool.finished, &pool.lock)
+    pool.awaited = 0
+    while count < capacity and pool.done_count != 0:
+        slots[count] = pool.done[pool.done_head]
+        pool.done_head = (pool.done_head + 1) % pool.depth
+        pool.done_count -= 1
+        count += 1
+    pthread_mutex_unlock(&pool.lock)
+    return count
+
+
+cdef int start_workers(pool_t* pool) noexcept nogil:
+    # Workers take no signals: these are for Python's main thread. As many workers as the system gives; one is enough.
+    cdef sigset_t all_signals, before
+    cdef uint32_t most = min(pool.depth, <uint32_t>MOST_WORKERS)
+    cdef int rc = 0
+    pthread_mutex_init(&pool.lock, NULL)
+    pthread_cond_init(&pool.work, NULL)
+    pthread_cond_init(&pool.finished, NULL)
+    sigfillset(&all_signals)
+    pthread_sigmask(SIG_SETMASK, &all_signals, &before)
+    while pool.worker_count < most and rc == 0:
+        rc = pthread_create(&pool.workers[pool.worker_count], NULL, pool_worker, pool)
+        if rc == 0:
+            pool.worker_count += 1
+    pthread_sigmask(SIG_SETMASK, &before, NULL)
+    return 0 if pool.worker_count != 0 else -rc
+
+
+cdef int pool_open(pool_t** opened, request_t* requests, uint32_t depth, int fd, uint32_t alignment) noexcept nogil:
+    cdef pool_t* pool = <pool_t*>calloc(1, sizeof(pool_t))
+    cdef int rc
+    if pool == NULL:
+        return -ENOMEM
+    pool.requests = requests
+    pool.depth = depth
+    pool.fd = fd
+    pool.alignment = alignment
+    rc = start_workers(pool)
+    if rc < 0:
+        free(pool)
+        return rc
+    opened[0] = pool
+    return 0
+
+
+cdef void pool_close(pool_t* pool) noexcept nogil:
+    cdef uint32_t i
+    pthread_mutex_lock(&pool.lock)
+    pool.stop = True
+    pthread_cond_broadcast(&pool.work)
+    pthread_mutex_unlock(&pool.lock)
+    for i in range(pool.worker_count):
+        pthread_join(pool.workers[i], NULL)
+    pthread_cond_destroy(&pool.finished)
+    pthread_cond_destroy(&pool.work)
+    pthread_mutex_destroy(&pool.lock)
+    free(pool)
