@@ -165,9 +165,8 @@ def _act(connection: sqlite3.Connection, line: str) -> str:
     word, _, value = line.partition(" ")
     try:
         if word == "checkpoint":
-            connection.execute("pragma busy_timeout = 5000")
-            busy, _, _ = connection.execute("pragma wal_checkpoint(TRUNCATE)").fetchone()
-            connection.execute("pragma busy_timeout = 0")
+            # Not TRUNCATE: that holds the write lock while it waits for readers, and writers before the window opens.
+            busy, _, _ = connection.execute("pragma wal_checkpoint(PASSIVE)").fetchone()
             return f"checkpointed {busy}"
         if word == "lock":
             return _lock(connection, time.monotonic() + int(value) / 1000)

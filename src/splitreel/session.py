@@ -1,0 +1,374 @@
+"""session runs one backup of a live database: the phases in their order, with their undos. It holds no mechanism.
+
+    establish -> map -> quiesce -> discover -> prepare -> split -> unquiesce -> check -> backup -> cleanup
+
+The window is what lies between ``quiesce`` and ``unquiesce``. In the default order nothing in it grows with the number
+of files: extents are mapped before, from the live primary, and checked after, against the split mirror, where all is
+read again. In the order ``conventional`` the map is made inside the window, as it is where there is no raw reader; in
+``postsplit`` it is made of the split mirror alone.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from splitreel import config, hostmap, mapping, mirror, quiesce, session_checks
+from splitreel.core.device import BlockDevice
+from splitreel.core.extent import ExtentMap
+from splitreel.errors import FilesystemError, MirrorError, QuiesceError, SplitreelError, Unsupported
+from splitreel.journal import Journal
+from splitreel.session_image import opened
+from splitreel.session_tape import Outcome, Tape
+from splitreel.session_undo import UndoStack
+from splitreel.session_window import Window
+
+_BEFORE = ("quiesce", "discover", "prepare")
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def phase_order(order: str, unquiesce: str) -> tuple[str, ...]:
+    """The ten phases in the order in which they run."""
+    released = ("unquiesce", "check") if unquiesce == "after-split" else ("check", "unquiesce")
+    if order == "conventional":
+        middle: tuple[str, ...] = (*_BEFORE, "map", "split", *released)
+    elif order == "postsplit":
+        late = ("unquiesce", "map", "check") if unquiesce == "after-split" else ("map", "check", "unquiesce")
+        middle = (*_BEFORE, "split", *late)
+    else:
+        middle = ("map", *_BEFORE, "split", *released)
+    return ("establish", *middle, "backup", "cleanup")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase that ended; ``start`` in seconds since the session began."""
+
+    name: str
+    start: float
+    seconds: float
+
+
+@dataclass
+class SessionResult:
+    """What a session did. ``window_ns`` is CLOCK_MONOTONIC, comparable with other processes of this boot."""
+
+    job: str
+    started: float
+    phases: list[Phase] = field(default_factory=list)
+    window_ms: float = 0.0
+    window_ns: tuple[int, int] = (0, 0)
+    split_ms: float = 0.0
+    second_window_ms: float = 0.0
+    files: int = 0
+    extents: int = 0
+    problems: int = 0
+    changes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    dirty_bytes: int | None = None
+    backup: Outcome | None = None
+
+
+def run(
+    job: config.Job,
+    *,
+    state: str | os.PathLike[str],
+    report: Report | None = None,
+) -> SessionResult:
+    """Run one whole session of ``job``.
+
+    ``report`` is called with plain dicts: {"event": "phase", "phase", "state": "begin"|"end", "seconds"} and
+    {"event": "note", "text"}; what happens inside the window is reported after it.
+
+    Raises:
+        SplitreelError: it failed; the database was let go and the mirror put back, or the error says what to do.
+    """
+    return Session(job, Path(state), report or (lambda _: None)).run()
+
+
+class Session:
+    """One session. ``enter`` is called as each phase begins, inside the window too: a subclass may observe there."""
+
+    def __init__(self, job: config.Job, state: Path, report: Report) -> None:
+        self.job = job
+        self.state = state
+        self.result = SessionResult(job.name, time.time())
+        self._report = report
+        self._queued: list[Mapping[str, Any]] = []
+        self._begun = time.monotonic()
+        self._undo = UndoStack()
+        self._mirror = mirror.create(job.mirror)
+        self._quiescers = [quiesce.create(settings) for settings in job.quiesce]
+        self._window = Window(self._quiescers, job.deadline_ms)
+        self._tape = self.tape()
+        self._journal: Journal | None = None
+        self._in_window = False
+        self._primary = ""
+        self._identity: tuple[str, bytes, int, int] = ("", b"", 0, 0)
+        self._extents: ExtentMap | None = None
+        self._files: list[str] = []
+        self._paths: list[bytes] = []
+        self._facts: dict[str, str] = {}
+        self._image = mirror.SplitImage("")
+        self._steps = {name: getattr(self, f"_{name}") for name in phase_order(job.order, job.unquiesce)}
+
+    def enter(self, phase: str) -> None:
+        """Called as ``phase`` begins."""
+
+    def tape(self) -> Tape:
+        """The drive to write to."""
+        return Tape(self.job, self.state)
+
+    def run(self) -> SessionResult:
+        """All phases; on any failure everything begun is taken back, the database first."""
+        try:
+            self._check_all()
+            self._journal = Journal.begin(self.state, self.job.name, config=self.job.record())
+            for name, step in self._steps.items():
+                self._run_phase(name, step)
+            self._journal.end("done", backup=self._outcome_id())
+        except BaseException as failure:
+            self._take_back(failure)
+            raise
+        finally:
+            self._window.end()
+            self._tape.close()
+            self._mirror.close()
+            if self._journal is not None:
+                self._journal.close()
+        return self.result
+
+    def _run_phase(self, name: str, step: Callable[[], None]) -> None:
+        self._tell(event="phase", phase=name, state="begin")
+        start = time.monotonic()
+        self.enter(name)
+        step()
+        seconds = time.monotonic() - start
+        self.result.phases.append(Phase(name, start - self._begun, seconds))
+        self._tell(event="phase", phase=name, state="end", seconds=seconds)
+
+    def _tell(self, **event: Any) -> None:
+        """Report, but within the window only remember: whoever listens may write to what is frozen."""
+        self._queued.append(event)
+        while self._queued and not self._in_window:
+            self._report(self._queued.pop(0))
+
+    def _note(self, text: str) -> None:
+        self.result.notes.append(text)
+        self._tell(event="note", text=text)
+
+    # Before anything is touched.
+
+    def _check_all(self) -> None:
+        """Everything that can be checked; a failure leaves database and mirror as they were."""
+        for quiescer in self._quiescers:
+            quiescer.check()
+        self._mirror.check()
+        frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
+        session_checks.enough_space(self.state)
+        session_checks.keep_apart(session_checks.own_files(self.state, self.job.tape, self._mirror.files()), frozen)
+        self._check_primary()
+        self._tape.check()
+
+    def _check_primary(self) -> None:
+        """The primary is of a kind that can be read, and its superblock says which file system it is."""
+        self._primary = self.job.device
+        if not self._primary and self.job.mount:
+            self._primary = session_checks.device_of(self.job.mount)
+        if not self._primary and self.job.mirror["type"] == "static":
+            self._primary = self.job.mirror["image"]
+        if self._primary:
+            with BlockDevice(self._primary) as device:
+                filesystem = mapping.open_filesystem(device, live=True)
+                self._identity = (filesystem.fs_type or "", filesystem.uuid, filesystem.block_size, device.size)
+
+    # The phases.
+
+    def _establish(self) -> None:
+        """Sync primary to mirror and wait until it is in sync."""
+        self._mirror.establish()
+        self._mirror.wait_in_sync(self.job.sync_timeout_s)
+
+    def _map(self) -> None:
+        """Map every file to its extents: from the primary, or from the split mirror in the order ``postsplit``."""
+        if self.job.order == "conventional":
+            self._map_held()
+        elif self.job.order == "postsplit":
+            with opened(self._image) as device:
+                self._extents = mapping.map_device(device, frozen=self._was_frozen())
+        else:
+            self._map_live()
+
+    def _map_live(self) -> None:
+        """A live map may be torn; the check makes it right, so what is damaged in it is no error."""
+        if self.job.mount:
+            session_checks.write_back(self.job.mount)
+        try:
+            self._extents = mapping.map_device(self._primary, live=True)
+        except Unsupported:
+            raise
+        except FilesystemError as failure:
+            self._note(f"the live primary could not be mapped ({failure}); the split mirror will be")
+
+    def _map_held(self) -> None:
+        """Within the window, as a conventional backup does: through the kernel, file by file, where it is mounted."""
+        if self.job.mount:
+            self._extents = hostmap.map_mounted(self.job.mount, *self._identity)
+        else:
+            self._extents = mapping.map_device(self._primary, live=True)
+
+    def _quiesce(self) -> None:
+        """Hold the database, innermost its file system. All that is slow is done before the first writer waits."""
+        self._undo.push("split", self._put_back)
+        self._window.prepare(self._last_before_window)
+        self._undo.push("unquiesce", self._let_go, first=True)
+        self._write("quiesce", mounts=[mount for quiescer in self._quiescers for mount in quiescer.frozen()])
+        self._in_window = True
+        self._window.open()
+
+    def _last_before_window(self) -> None:
+        self._mirror.flush()
+        if not self._mirror.is_in_sync():
+            raise MirrorError(self._mirror.name, "it is no longer in sync", "Nothing was quiesced; run it again.")
+        self._tape.still_ready()
+
+    def _discover(self) -> None:
+        """Which files make up the database."""
+        for quiescer in self._quiescers:
+            found = quiescer.discover()
+            self._files += found.files
+            self._facts.update(found.facts)
+
+    def _prepare(self) -> None:
+        """Freeze the list of files; refuse what is not on the mirrored volume."""
+        if self.job.mount:
+            self._paths = session_checks.within(self.job.mount, self._files)
+        elif self._files:
+            raise QuiesceError("discover", "without `mount` the files' place on the volume is unknown", "Set `mount`.")
+
+    def _split(self) -> None:
+        """Part the mirror from the primary; a split that the watchdog overtook is no copy."""
+        start = time.monotonic_ns()
+        self._image = self._mirror.split()
+        self.result.split_ms = (time.monotonic_ns() - start) / 1e6
+        if cause := self._window.fired():
+            raise QuiesceError(
+                "split",
+                f"{cause} before the split was done: it may not be consistent and is not used",
+                f"Find out what took longer than {self.job.deadline_ms} ms, or raise `deadline_ms`.",
+            )
+
+    def _unquiesce(self) -> None:
+        """Let the database go."""
+        self._let_go()
+        self._undo.drop("unquiesce")
+        self._window.judge()
+        self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
+        self._write("split", image=self._image.path, offset=self._image.offset, files=self._files, facts=self._facts)
+
+    def _let_go(self) -> None:
+        try:
+            self._window.close()
+        finally:
+            self._in_window = False
+            self.result.window_ms = self._window.milliseconds
+            self.result.window_ns = (self._window.opened_ns, self._window.closed_ns)
+
+    def _check(self) -> None:
+        """Map the split mirror in full and say what differs: only this map is believed."""
+        before = self._extents
+        if self.job.order != "postsplit" or before is None:
+            with opened(self._image) as device:
+                self._extents = mapping.map_device(device, frozen=self._was_frozen())
+        assert self._extents is not None
+        if self._identity[1] and self._extents.uuid != self._identity[1]:
+            raise MirrorError(
+                self._mirror.name, "it holds another file system than the primary", "Correct `image` and `mount`."
+            )
+        if before is not None and before is not self._extents:
+            self.result.changes = mapping.diff(before, self._extents).counts()
+        self.result.files, self.result.extents = self._extents.file_count, self._extents.extent_count
+        self.result.problems = self._extents.problem_count
+
+    def _backup(self) -> None:
+        """Write the identified files from the split mirror to tape, and what the database gives only now."""
+        redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
+        paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
+        paths = [*paths, *(path for path in self._paths if path not in paths)]
+        self._write("backup")
+        assert self._extents is not None
+        with opened(self._image) as device:
+            self.result.backup = self._tape.run(
+                device, self._extents, paths, redo, self.result.window_ms, self._confirmed
+            )
+
+    def _confirmed(self, facts: Mapping[str, Any]) -> None:
+        self._write("confirmed", **facts)
+
+    def _cleanup(self) -> None:
+        """Rejoin the mirror, copying only what changed; complete the catalog."""
+        self.result.dirty_bytes = self._mirror.dirty_bytes()
+        self._put_back()
+        self._undo.drop("split")
+        phases = [(phase.name, self.result.started + phase.start, phase.seconds) for phase in self.result.phases]
+        self._tape.remember(phases, self.result.started + self._window_start(), self.result.window_ms)
+
+    # Undo.
+
+    def _put_back(self) -> None:
+        self._write("rejoin")
+        if self._mirror.state() in ("split", "rejoining", "unknown"):
+            self._mirror.rejoin(self._hold)
+        else:
+            # Never parted, or nobody knows what changed: then it is copied in full, and the next session waits for it.
+            self._mirror.establish()
+        self._write("rejoined")
+
+    def _hold(self) -> AbstractContextManager[None]:
+        """A second, short window round the file system alone, for mirrors that need one to rejoin."""
+        return _SecondWindow(self)
+
+    def _take_back(self, failure: BaseException) -> None:
+        """Undo all that was begun, the window first; what cannot be undone keeps the journal open for a resume."""
+        self._mirror.close()  # a reply that came too late would be taken for the next one's
+        failures = self._undo.run()
+        self._in_window = False
+        self._tell(event="failed", error=str(failure))
+        for name, why in failures:
+            self._note(f"undoing {name} failed: {why}")
+        if self._journal is not None and not failures:
+            self._journal.end("failed", error=str(failure))
+        if failures and isinstance(failure, SplitreelError):
+            failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
+
+    def _was_frozen(self) -> bool:
+        return any(quiescer.frozen() for quiescer in self._quiescers)
+
+    def _write(self, event: str, **facts: Any) -> None:
+        if self._journal is not None and not self._in_window:
+            self._journal.write(event, **facts)
+
+    def _window_start(self) -> float:
+        return self._window.opened_ns / 1e9 - self._begun if self._window.opened_ns else 0.0
+
+    def _outcome_id(self) -> str:
+        return self.result.backup.id if self.result.backup is not None else ""
+
+
+class _SecondWindow(AbstractContextManager[None]):
+    """The file systems of a session, held for a moment under a watchdog of their own."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        fresh = [quiesce.create(settings) for settings in session.job.quiesce]
+        self._window = Window([quiescer for quiescer in fresh if quiescer.frozen()] or fresh, session.job.deadline_ms)
+
+    def __enter__(self) -> None:
+        self._window.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._window.__exit__(*error)
+        self._session.result.second_window_ms = self._window.milliseconds

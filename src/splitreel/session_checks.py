@@ -1,0 +1,171 @@
+"""session_checks says, before a window opens, what would go wrong within it. It changes nothing."""
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from splitreel.errors import MirrorError, QuiesceError, UsageError
+
+FREE_BYTES = 64 << 20
+DEPTH = 16  # of devices on files on devices
+
+
+def keep_apart(needed: Iterable[tuple[str, str]], frozen: Iterable[str]) -> None:
+    """Refuse when anything needed during the window would wait for a file system that is frozen in it.
+
+    Args:
+        needed: what it is, and its path; what does not exist yet counts as its directory.
+        frozen: mount points.
+
+    Raises:
+        UsageError: something stands on one of them, be it through loop devices, overlays or device mapper.
+    """
+    held = {Path(mount).stat().st_dev: mount for mount in frozen}
+    for what, path in needed:
+        for device in stands_on(path):
+            if device in held:
+                raise UsageError(
+                    f"{what} {path}",
+                    f"it lies on {held[device]}, which will be frozen: the session would wait for itself",
+                    "Move it to another file system.",
+                )
+
+
+def own_files(state: Path, tape: str, others: Iterable[str]) -> list[tuple[str, str]]:
+    """What this program writes to or waits for during a session."""
+    needed = [("state directory", str(state)), ("directory for temporary files", tempfile.gettempdir())]
+    if tape.startswith("file:"):
+        needed.append(("tape", tape.removeprefix("file:")))
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
+        try:
+            needed.append((name, str(Path(f"/proc/self/fd/{stream.fileno()}").readlink())))
+        except (OSError, ValueError, AttributeError):
+            continue
+    needed += [("mirror's file", path) for path in others]
+    return [(what, path) for what, path in needed if path.startswith("/") or what == "tape"]
+
+
+def stands_on(path: str) -> set[int]:
+    """The device numbers of every file system and block device that a write to ``path`` would go through."""
+    found: set[int] = set()
+    rest = [(_existing(Path(path)), 0)]
+    while rest:
+        place, depth = rest.pop()
+        device = place.stat().st_dev
+        if device in found or depth > DEPTH:
+            continue
+        found.add(device)
+        for number in _below(device):
+            found.add(number)
+            rest += [(backing, depth + 1) for backing in _backing_files(number)]
+        rest += [(upper, depth + 1) for upper in _overlay(device)]
+    return found
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _below(device: int) -> set[int]:
+    """A block device and all that it is made of, by sysfs."""
+    found: set[int] = set()
+    rest = [device]
+    while rest:
+        number = rest.pop()
+        if number in found:
+            continue
+        found.add(number)
+        node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+        if node.exists():
+            node = node.resolve()
+            below = [*node.glob("slaves/*"), *([node.parent] if (node / "partition").exists() else [])]
+            rest += [_number(entry) for entry in below if (entry / "dev").exists()]
+    return found
+
+
+def _number(node: Path) -> int:
+    major, minor = (node / "dev").read_text().split(":")
+    return os.makedev(int(major), int(minor))
+
+
+def _backing_files(device: int) -> list[Path]:
+    try:
+        text = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/loop/backing_file").read_text()
+    except OSError:
+        return []
+    backing = Path(text.rstrip("\n"))
+    return [backing] if backing.exists() else []
+
+
+def _overlay(device: int) -> list[Path]:
+    """Where an overlay's writes go."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == wanted and " - overlay " in line:
+            uppers = [option[9:] for option in fields[-1].split(",") if option.startswith("upperdir=")]
+            return [Path(upper) for upper in uppers if Path(upper).exists()]
+    return []
+
+
+def enough_space(state: Path) -> None:
+    """Refuse a state directory without room for catalog and journal.
+
+    Raises:
+        UsageError: less than FREE_BYTES is free.
+    """
+    free = shutil.disk_usage(state).free
+    if free < FREE_BYTES:
+        raise UsageError(
+            f"state directory {state}",
+            f"{free >> 20} MiB are free, {FREE_BYTES >> 20} are needed",
+            "Make room, or name another directory with --state.",
+        )
+
+
+def write_back(mount: str) -> None:
+    """Write dirty pages of the file system mounted there to its device, so that a live map of it is nearly true."""
+    descriptor = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def device_of(mount: str) -> str:
+    """The block device that is mounted at ``mount``.
+
+    Raises:
+        MirrorError: it is not a mount point of a block device.
+    """
+    number = Path(mount).stat().st_dev
+    node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not os.path.ismount(mount) or not node.exists():
+        raise MirrorError(f"mount {mount}", "no block device is mounted there", "Name the primary with `device`.")
+    return f"/dev/{node.resolve().name}"
+
+
+def within(mount: str, files: Iterable[str]) -> list[bytes]:
+    """The files as paths on the mirrored volume.
+
+    Raises:
+        QuiesceError: one is not on that volume: it would not be in the mirror.
+    """
+    root = os.path.realpath(mount)
+    device = Path(root).stat().st_dev
+    found = []
+    for file in files:
+        path = os.path.realpath(file)
+        if os.path.commonpath([path, root]) != root or Path(path).lstat().st_dev != device:
+            raise QuiesceError(
+                f"file {file}", f"it is not on the mirrored volume {root}", "Put the whole database on that volume."
+            )
+        found.append(os.fsencode(os.path.relpath(path, root)))
+    return found

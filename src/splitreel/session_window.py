@@ -1,0 +1,143 @@
+"""session_window holds quiescers for a measured moment, under a watchdog. It does not know what happens inside.
+
+Opened outermost first (the database, then its file system), closed in the opposite order, whatever happens, and twice
+without harm. Between ``open`` and ``close`` nothing is logged, imported or collected.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from splitreel.errors import QuiesceError, SplitreelError
+from splitreel.quiesce import Quiescer
+from splitreel.watchdog import Watchdog
+
+
+class Window:
+    """One window. ``prepare``, then ``open``, then ``close``; or enter and leave it. Use from one thread."""
+
+    def __init__(self, quiescers: Sequence[Quiescer], deadline_ms: int) -> None:
+        self.opened_ns = 0
+        self.closed_ns = 0
+        self.cause = ""
+        self._quiescers = list(quiescers)
+        self._deadline_ms = deadline_ms
+        self._watchdog: Watchdog | None = None
+        self._collecting = False
+        self._open = False
+
+    @property
+    def milliseconds(self) -> float:
+        """How long a writer may have waited; 0 while it is open or was never opened."""
+        return max(0, self.closed_ns - self.opened_ns) / 1e6 if self.opened_ns else 0.0
+
+    def prepare(self, last: Callable[[], None] = lambda: None) -> None:
+        """Everything slow: the quiescers' own preparations, then ``last``, then the watchdog's start.
+
+        Raises:
+            SplitreelError: something is not as it must be; nothing is held.
+        """
+        for quiescer in self._quiescers:
+            quiescer.prepare()
+        last()
+        releases = [release for quiescer in reversed(self._quiescers) for release in quiescer.releases()]
+        releases.sort(key=lambda release: release[0] != "thaw")
+        self._watchdog = Watchdog(releases, self._deadline_ms)
+
+    def open(self) -> None:
+        """Hold everything.
+
+        Raises:
+            QuiesceError: something cannot be held; ``close`` must be called all the same.
+        """
+        if self._watchdog is None:
+            raise QuiesceError("window", "it was not prepared")
+        self._collecting = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        self._open = True
+        self._watchdog.arm()
+        for quiescer in self._quiescers:
+            since = quiescer.quiesce()
+            self.opened_ns = self.opened_ns or since
+
+    def fired(self) -> str:
+        """Why everything was let go too early, or ""."""
+        return self._watchdog.fired() if self._watchdog is not None else ""
+
+    def close(self) -> None:
+        """Let everything go, innermost first, each whatever becomes of the others.
+
+        Raises:
+            QuiesceError: something could not be let go.
+        """
+        if not self._open:
+            return
+        failures: list[SplitreelError] = []
+        for quiescer in reversed(self._quiescers):
+            try:
+                quiescer.unquiesce()
+            except SplitreelError as failure:
+                failures.append(failure)
+        self.closed_ns = time.monotonic_ns()
+        self._open = bool(failures)
+        if self._watchdog is not None:
+            self.cause = self._watchdog.fired() if failures else self._watchdog.disarm()
+        if self._collecting:
+            gc.enable()
+        if failures:
+            raise failures[0]
+
+    def judge(self) -> None:
+        """Refuse a window, closed by now, that the watchdog had to close.
+
+        Raises:
+            QuiesceError: it had.
+        """
+        if self.cause:
+            raise QuiesceError(
+                "the window was closed by the watchdog",
+                f"{self.cause}; the split may not be consistent and is not used",
+                f"Find out what took longer than {self._deadline_ms} ms, or raise `deadline_ms`.",
+            )
+
+    def end(self) -> None:
+        """Stop the watchdog, which lets go of whatever is still held, and free the quiescers; harmless twice."""
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
+        for quiescer in reversed(self._quiescers):
+            quiescer.close()
+        if self._collecting:
+            gc.enable()
+
+    def __enter__(self) -> "Window":
+        self.prepare()
+        try:
+            self.open()
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if value is not None:
+            self._give_up()
+            return
+        try:
+            self.close()
+            self.judge()
+        finally:
+            self.end()
+
+    def _give_up(self) -> None:
+        """Close after a failure, which is what is then told, not the close's own."""
+        try:
+            self.close()
+        except SplitreelError:
+            pass
+        finally:
+            self.end()

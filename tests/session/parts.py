@@ -1,0 +1,96 @@
+"""parts is what the session's tests share: a job over a mirrored volume, and a tape that keeps what it is given."""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splitreel import config
+from splitreel.core.device import BlockDevice
+from splitreel.core.extent import ExtentMap
+from splitreel.mirror.embedded import EmbeddedMirror
+from splitreel.session import Session
+from splitreel.session_tape import Tape
+
+
+def make_database(path: Path, mode: str = "wal") -> None:
+    """A database of a thousand accounts of 100 each, and an empty log."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"pragma journal_mode={mode}")
+        connection.execute("create table account (id integer primary key, amount int)")
+        connection.execute("create table log (n int)")
+        connection.execute("begin")
+        connection.executemany("insert into account values (?, 100)", [(number,) for number in range(1000)])
+        connection.execute("commit")
+
+
+def job_of(embedded: EmbeddedMirror, tape: str, **changes: Any) -> config.Job:
+    """A validated job: SQLite and the freeze of its volume, mirrored by the embedded mirror."""
+    mount = embedded.mount_point
+    table = {
+        "tape": tape,
+        "mirror": embedded.settings(),
+        "quiesce": [
+            {"type": "sqlite", "database": f"{mount}/app.db"},
+            {"type": "fsfreeze", "mount": mount},
+        ],
+        **changes,
+    }
+    return config.parse({"job": {"nightly": table}}).job()
+
+
+@dataclass
+class Kept:
+    """What was backed up: contents by path."""
+
+    id: str = "kept"
+    files: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+
+
+class KeepingTape(Tape):
+    """Keeps the content of every file that it is asked to write."""
+
+    def run(
+        self,
+        device: BlockDevice,
+        source: ExtentMap,
+        paths: Sequence[bytes],
+        redo: Mapping[str, bytes],
+        window_ms: float,
+        confirmed: Callable[[Mapping[str, Any]], None],
+    ) -> Kept:
+        kept = Kept()
+        files, extents, names = (np.asarray(c) for c in (source.files, source.extents, source.names))
+        for path in paths:
+            file = files[names[source.find(path)]["file"]]
+            content = bytearray(int(file["size"]) + source.block_size)
+            first = int(file["first_extent"])
+            for extent in extents[first : first + int(file["extent_count"])]:
+                start, length = int(extent["logical"]) * source.block_size, int(extent["count"]) * source.block_size
+                content[start : start + length] = device.pread(int(extent["physical"]) * source.block_size, length)
+            kept.files[path] = bytes(content[: int(file["size"])])
+        return kept
+
+
+class KeepingSession(Session):
+    """A session onto a KeepingTape."""
+
+    def tape(self) -> Tape:
+        return KeepingTape(self.job, self.state)
+
+
+def sound(files: Mapping[bytes, bytes], folder: Path) -> int:
+    """Recover the database in ``files`` and check it; returns how many transactions it has."""
+    folder.mkdir()
+    for path, content in files.items():
+        (folder / path.decode()).write_bytes(content)
+    with closing(sqlite3.connect(folder / "app.db")) as connection:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert connection.execute("select sum(amount) from account").fetchone() == (100_000,)
+        (count, last) = connection.execute("select count(*), coalesce(max(n), 0) from log").fetchone()
+        assert count == last
+        return int(count)

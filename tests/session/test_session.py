@@ -1,0 +1,93 @@
+"""A whole session over real parts: phases in order, a window that is measured, a copy that recovers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitreel import journal
+from splitreel.errors import QuiesceError, SplitreelError, UsageError
+from splitreel.mirror.embedded import EmbeddedMirror
+from splitreel.session import phase_order
+from tests.session.parts import KeepingSession, Kept, job_of, sound
+from tests.volumes import writes_within
+
+PHASES = ("establish", "map", "quiesce", "discover", "prepare", "split", "unquiesce", "check", "backup", "cleanup")
+
+
+@pytest.mark.parametrize("unquiesce", ["after-split", "after-check"])
+@pytest.mark.parametrize("order", ["premapped", "conventional", "postsplit"])
+def test_every_order_gives_a_sound_copy(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path, writing: Any, order: str, unquiesce: str
+) -> None:
+    events: list[Any] = []
+    job = job_of(embedded, f"file:{tmp_path}/tape", order=order, unquiesce=unquiesce)
+    with writing(embedded) as count:
+        result = KeepingSession(job, state, events.append).run()
+        at_end = count()
+    print(result)
+    assert tuple(phase.name for phase in result.phases) == phase_order(order, unquiesce)
+    assert sorted(phase_order(order, unquiesce)) == sorted(PHASES)
+    begun = [event["phase"] for event in events if event.get("state") == "begin"]
+    assert tuple(begun) == phase_order(order, unquiesce)
+    assert isinstance(result.backup, Kept)
+    assert b"app.db" in result.backup.files
+    assert 0 < sound(result.backup.files, tmp_path / "copy") <= at_end
+    assert result.window_ms > 0
+    assert result.window_ns[0] < result.window_ns[1]
+    assert result.problems == 0
+    (history,) = journal.histories(state)
+    assert history.finished
+
+
+def test_phase_order_is_the_designs() -> None:
+    assert phase_order("premapped", "after-split") == PHASES
+
+
+def test_two_sessions_in_a_row(embedded: EmbeddedMirror, state: Path, tmp_path: Path, writing: Any) -> None:
+    with writing(embedded):
+        for number in range(2):
+            result = KeepingSession(job_of(embedded, "null:"), state, print).run()
+            assert isinstance(result.backup, Kept)
+            sound(result.backup.files, tmp_path / f"copy{number}")
+
+
+def test_state_on_the_frozen_file_system_is_refused(embedded: EmbeddedMirror) -> None:
+    state = Path(embedded.mount_point) / "state"
+    state.mkdir()
+    with pytest.raises(UsageError, match="will be frozen"):
+        KeepingSession(job_of(embedded, "null:"), state, print).run()
+    mirror = embedded.mirror()
+    assert mirror.state() == "none"
+    mirror.close()
+
+
+def test_deadline_thaws_fails_and_puts_the_mirror_back(embedded: EmbeddedMirror, state: Path) -> None:
+    class Slow(KeepingSession):
+        def enter(self, phase: str) -> None:
+            if phase == "split":
+                assert writes_within(Path(embedded.mount_point), 10)
+
+    with pytest.raises(QuiesceError, match="deadline passed") as caught:
+        Slow(job_of(embedded, "null:", deadline_ms=2500), state, print).run()
+    assert caught.value.exit_code == 1
+    assert writes_within(Path(embedded.mount_point), 5)
+    mirror = embedded.mirror()
+    assert mirror.is_in_sync()
+    mirror.close()
+    KeepingSession(job_of(embedded, "null:"), state, print).run()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_failure_in_any_phase_lets_go_and_puts_back(embedded: EmbeddedMirror, state: Path, phase: str) -> None:
+    class Failing(KeepingSession):
+        def enter(self, name: str) -> None:
+            if name == phase:
+                raise SplitreelError("told to fail")
+
+    with pytest.raises(SplitreelError, match="told to fail"):
+        Failing(job_of(embedded, "null:"), state, print).run()
+    assert writes_within(Path(embedded.mount_point), 5)
+    (history,) = journal.histories(state)
+    assert history.finished
+    KeepingSession(job_of(embedded, "null:"), state, print).run()
