@@ -15,8 +15,8 @@ from splitreel.core.device cimport AlignedBuffer, BlockDevice, BufferRing, raise
 from splitreel.core.fault cimport (
     FAULT_ALIGNMENT, FAULT_IO, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault, set_os_fault,
 )
-
 from splitreel.core.readpool cimport MOST_DEPTH, pool_close, pool_open, pool_pop, pool_push, request_t
+
 
 cdef extern from "uring.h" nogil:
     ctypedef struct uring_t:
