@@ -151,6 +151,8 @@ cdef class Ext4(Filesystem):
         return decode_superblock(&self.superblock, self.device.size, self.trust, &self.geometry, fault)
 
     cdef int allocate(self, fault_t* fault) noexcept nogil:
+        free(self.slots)
+        free(self.scratch)
         self.slots = <tree_t*>calloc(SWEEP_SPAN // SMALLEST_INODE, sizeof(tree_t))
         self.scratch = <uint8_t*>malloc(self.geometry.inode_size)
         if self.slots == NULL or self.scratch == NULL:

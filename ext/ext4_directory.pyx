@@ -26,6 +26,7 @@ from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_IO, FAULT_NO_MEMORY, faul
 
 cdef enum:
     ENTRY = 8                                      # bytes of an entry without its name
+    FILE_TYPE = 7                                  # offset of file_type
     TAIL = 12                                      # bytes of the fake entry that holds a block's checksum
     TAIL_TYPE = 0xDE
     DOT_SIZE = 12
@@ -107,6 +108,13 @@ cdef const char* verify_name(const uint8_t* name, uint32_t size) noexcept nogil:
     if name[0] == 46 and (size == 1 or (size == 2 and name[1] == 46)):
         return b"an entry named . or .. out of its place"
     return NULL
+
+
+cdef uint8_t entry_type(uint16_t mode) noexcept nogil:
+    """file_type that an entry of an inode of this mode has."""
+    cdef uint16_t kind = mode >> 12
+    cdef const uint8_t* types = b"\x00\x05\x03\x00\x02\x00\x04\x00\x01\x00\x07\x00\x06\x00\x00\x00"
+    return types[kind]
 
 
 # The walk.
@@ -314,6 +322,10 @@ cdef class DirectoryWalk:
         if is_directory and self.is_named(file):
             self.damaged(target, ref.owner, offset, b"an entry leads to a directory that has another name already")
             return 0
+        if (self.geometry.filetype and entry[FILE_TYPE] != 0
+                and entry[FILE_TYPE] != entry_type(target.files[file].mode)):
+            target.append_problem(target.files[ref.owner].inode, offset,
+                                  b"an entry's file type is not that of its inode")
         self.named[file >> 3] |= <uint8_t>(1 << (file & 7))
         if target.append_name(ref.limit, <uint32_t>file, entry + ENTRY, name_size, fault) < 0:
             return fault.code

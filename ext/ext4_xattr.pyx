@@ -152,6 +152,8 @@ cdef class HeapWriter:
         self.geometry = geometry
         self.attr_capacity = 2 * geometry.block_size // ENTRY
         self.record_capacity = 8 * geometry.block_size
+        free(self.attrs)
+        free(self.record)
         self.attrs = <attr_t*>calloc(self.attr_capacity, sizeof(attr_t))
         self.record = <uint8_t*>malloc(self.record_capacity)
         if self.attrs == NULL or self.record == NULL:

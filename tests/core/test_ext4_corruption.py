@@ -339,3 +339,35 @@ def test_a_fingerprint_covers_every_block_of_its_file(surgeon: Surgeon, kind: st
 
     assert extent_map.problems == []
     assert after["inode"][after["fingerprint"] != before["fingerprint"]].tolist() == [number]
+
+
+def test_a_directory_of_the_same_blocks_over_and_over_ends(surgeon: Surgeon) -> None:
+    """Four extents that each cover nearly the whole file system: no more is read than there is."""
+    number = surgeon.number("/folder")
+    inode = surgeon.inode(number)
+    surgeon.write(inode + 0x28 + 2, struct.pack("<H", 4))
+    for index in range(4):
+        extent = struct.pack("<IHHI", 12_000 * index, 12_000, 0, 100)
+        surgeon.write(inode + 0x28 + 12 + 12 * index, extent)
+    surgeon.write(inode + 4, struct.pack("<I", 48_000 * 1024))
+    surgeon.fix_inode(number)
+    begun = time.monotonic()
+    extent_map = map_image(surgeon.image)
+
+    assert time.monotonic() - begun < LONGEST_MAP_S
+    assert damaged_paths(extent_map) == {b"folder"}
+    assert "more directory blocks than the file system has: some are used twice" in texts(extent_map)
+
+
+def test_an_entry_of_the_wrong_type_is_reported_and_kept(surgeon: Surgeon) -> None:
+    """The type comes from the inode; one that the entry does not know is nothing to report."""
+    number = surgeon.number("/folder")
+    block = surgeon.block(number, 0)
+    for kind, found in ((1, ["an entry's file type is not that of its inode"]), (0, [])):
+        surgeon.write(block + 24 + 7, bytes([kind]))
+        surgeon.fix_directory_block(number, block)
+        extent_map = map_image(surgeon.image)
+
+        assert texts(extent_map) == found
+        assert damaged_paths(extent_map) == set()
+        assert extent_map.find(b"folder/below/file") >= 0
