@@ -265,15 +265,18 @@ class Drive:
         self.expect_position(object_id)
 
     def _space_from_start(self, object_id: int) -> Condition:
-        """Over so many objects from the beginning. A filemark stops spacing over blocks, and is an object itself."""
+        """Over so many objects from the beginning. A filemark stops spacing over blocks, and is an object itself.
+
+        tgtd says the same when SPACE just reaches end of data and when it would pass it; so the last step is by itself.
+        """
         self.execute(commands.Rewind())
         left = object_id
         while left > 0:
-            step = min(left, 0x7FFFFF)
+            step = min(left - 1, 0x7FFFFF) or 1
             command = self.execute(commands.Space6(commands.SPACE_BLOCKS, step))
             if command.condition == Condition.FILEMARK:
                 left -= step - max(0, min(step, residue(command))) + 1
-            elif command.condition == Condition.END_OF_DATA and step == left and at_end(command):
+            elif command.condition == Condition.END_OF_DATA and left == 1 and at_end(command):
                 left = 0
             elif command.condition != Condition.DONE:
                 return command.condition
