@@ -10,11 +10,8 @@ from splitreel import errors
 from splitreel.core.null import NullDrive
 from splitreel.core.softdrive import SoftDrive
 from splitreel.drive import Condition, Drive, address, open_drive, parse_size, redacted
+from splitreel.drive.commands import Locate16
 from tests.drive.tapfile import parse
-
-
-class Lacking:
-    """A transport's pyscsi face that refuses some opcodes, as a drive without them does; the rest goes through."""
 
 
 @pytest.fixture
@@ -97,10 +94,8 @@ def test_position_of_a_drive_that_tells_none_is_our_count(tgtd_drive: Any) -> No
             drive.expect_position(8)
 
 
-@pytest.mark.parametrize("lacking", [{0x92}, {0x92, 0x2B}], ids=["LOCATE(16)", "both"])
-def test_locate_without_locate_commands_on_a_drive_that_stops_at_filemarks(
-    path: Path, monkeypatch: pytest.MonkeyPatch, lacking: set[int]
-) -> None:
+@pytest.mark.parametrize("lacking", [frozenset({0x92}), frozenset({0x92, 0x2B})], ids=["LOCATE(16)", "both"])
+def test_locate_without_locate_commands_on_a_drive_that_stops_at_filemarks(path: Path, lacking: frozenset[int]) -> None:
     with Picky(path) as transport:
         transport.lacking = lacking
         drive = Drive(transport)
@@ -118,7 +113,7 @@ def test_locate_without_locate_commands_on_a_drive_that_stops_at_filemarks(
 class Picky(SoftDrive):
     """A software drive whose control commands can be taken away, as if it were an older model."""
 
-    lacking: set[int] = set()
+    lacking: frozenset[int] = frozenset()
     refused = 0
 
     def execute(self, cmd: Any, en_raw_sense: bool = False) -> int:
@@ -296,8 +291,6 @@ def test_pyscsi_facade_works_over_the_drive(soft: Drive) -> None:
 
 
 def test_command_keeps_its_sense_when_raw_sense_is_asked_for(soft: Drive) -> None:
-    from splitreel.drive.commands import Locate16
-
     command = Locate16(99)
     assert soft.transport.execute(command, en_raw_sense=True) == Condition.END_OF_DATA
     assert command.sense[2] & 0x0F == 8
