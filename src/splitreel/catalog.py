@@ -380,13 +380,18 @@ class Catalog:
         return lines(label, self.segments(volume), self.members(volume), self.redo(volume), backup.state)
 
     def load(self, chunks: Iterable[bytes | memoryview], device: str = "", *, replace: bool = False) -> str:
-        """Add the backup that JSON lines describe, all or nothing; returns its UUID.
+        """Add the backup that JSON lines describe, all or nothing; returns its UUID. Raises what load_records does."""
+        return self.load_records(records.verified(chunks), device, replace=replace)
+
+    def load_records(
+        self, stated: Iterator[dict[str, Any]], device: str = "", *, replace: bool = False, drive: str = ""
+    ) -> str:
+        """Add the backup that a catalog's records describe, all or nothing; returns its UUID.
 
         Raises:
-            IntegrityError: the lines are damaged or end early; the catalog is as before.
+            IntegrityError: the records are damaged or end early; the catalog is as before.
             CatalogError: it is there already and ``replace`` is False.
         """
-        stated = records.verified(chunks)
         head = next(stated, {})
         label = from_record(head)
         state = "complete" if head.get("state", "complete") == "complete" else "incomplete"
@@ -397,7 +402,7 @@ class Catalog:
                     raise CatalogError(f"adding backup {label.backup}", "the catalog holds it already", advice)
                 self.forget(label.backup)
             backup = self.begin_backup(label.backup, device, created=label.created, host=label.host)
-            volume = self.add_volume(backup, label)
+            volume = self.add_volume(backup, label, drive)
             files, size = self._load_records(volume, stated)
             self.finish_backup(backup, state, "", files=files, bytes=size)
         return label.backup

@@ -11,7 +11,7 @@ from splitreel.archive import SegmentReader, Torn
 from splitreel.core.stream_reader import StreamReader
 from splitreel.drive import Condition, Drive
 from splitreel.errors import CheckCondition, LimitReached, WrongTape
-from splitreel.records import segment, verified
+from splitreel.records import Segment, member_record, segment, segment_record, verified
 from splitreel.segment import CATALOG, REDO, Receiver, Report, Walk
 from splitreel.volume import Label
 
@@ -74,7 +74,7 @@ class TapeFile:
 
 
 def walk_tape(
-    drive: Drive, label: Label, receiver: Receiver | None = None, *, cksums: bool = False
+    drive: Drive, label: Label, receiver: Receiver | None = None, *, cksums: bool = False, keep: bool = False
 ) -> Iterator[Report]:
     """Walk every tape file behind the label in order; yields the report on each.
 
@@ -84,11 +84,13 @@ def walk_tape(
     drive.rewind()
     more = drive.space_filemarks(1) == Condition.DONE
     while more:
+        first = drive.tape.object_id
         with TapeFile(drive, label.block_size) as source:
             if source.at_end_of_tape():
                 return
-            walk = Walk(SegmentReader(source, label.block_size), receiver, cksums=cksums)
+            walk = Walk(SegmentReader(source, label.block_size), receiver, cksums=cksums, keep=keep)
             report = walk.run()
+            report.object = first
             more = source.leave(report)
         yield report
 
@@ -158,6 +160,27 @@ def closing_records(drive: Drive, label: Label) -> Iterator[dict[str, Any]] | No
 def _records(source: TapeFile, reader: SegmentReader) -> Iterator[dict[str, Any]]:
     with source:
         yield from verified(chunk for _, chunk in reader.pieces())
+
+
+def scanned_records(drive: Drive, label: Label) -> Iterator[dict[str, Any]]:
+    """The records that a tape's catalog would hold, from the manifests of its segments: for a tape without one.
+
+    Segments whose manifest does not verify are left out.
+    """
+    yield {"kind": "catalog", **label.record(), "state": "incomplete"}
+    for report in walk_tape(drive, label, keep=True):
+        if report.kind == "segment" and report.verified and report.stated is not None:
+            members = len(report.stated)
+            yield segment_record(Segment(report.number, report.object, report.blocks, report.crc32c, members))
+            for member in report.stated:
+                member.segment, member.object = report.number, report.object + member.block
+                yield member_record(member)
+
+
+def all_records(drive: Drive, label: Label) -> Iterator[dict[str, Any]]:
+    """The records of the tape's own catalog, else those of its manifests."""
+    stated = closing_records(drive, label)
+    return stated if stated is not None else scanned_records(drive, label)
 
 
 def label_of(drive: Drive) -> Label:

@@ -50,7 +50,8 @@ class Report:
     """What one tape file held and what is wrong with it.
 
     ``bad`` maps paths to why they are damaged; ``parts`` maps part members to (file, n, of how many, offset); ``paths``
-    are the members in archive order; ``verified`` says that a whole manifest vouched for them.
+    are the members in archive order; ``verified`` says that a whole manifest vouched for them. ``stated`` are the
+    manifest's members, when the walk was told to keep them; ``object`` is the number of the first tape block.
     """
 
     number: int = 0
@@ -67,6 +68,8 @@ class Report:
     parts: dict[bytes, records.Member] = field(default_factory=dict)
     paths: list[bytes] = field(default_factory=list)
     catalog: "list[dict[str, Any]] | None" = None
+    stated: "list[records.Member] | None" = None
+    object: int = 0
     sockets: int = 0
     cksums: int = 0
     crc32c: int = 0
@@ -95,13 +98,18 @@ def normal(path: bytes) -> bytes:
 
 
 class Walk:
-    """One walk over one tape file. ``cksums`` also verifies the file that stock tools check (another pass of CPU)."""
+    """One walk over one tape file.
 
-    def __init__(self, reader: SegmentReader, receiver: Receiver | None = None, *, cksums: bool = False) -> None:
+    ``cksums`` also verifies the file that stock tools check (more CPU); ``keep`` keeps the manifest's members.
+    """
+
+    def __init__(
+        self, reader: SegmentReader, receiver: Receiver | None = None, *, cksums: bool = False, keep: bool = False
+    ) -> None:
         self.reader = reader
         self.receiver = receiver
         self.want_cksums = cksums
-        self.report = Report()
+        self.report = Report(stated=[] if keep else None)
         self._identities: array[int] = array("q")
         self._crcs: array[int] = array("I")
         self._cksums: list[tuple[bytes, int, int]] = []
@@ -250,6 +258,8 @@ class Judge:
             self._blocks(records.integer(record, "first"), record.get("crc32c"))
 
     def _member(self, stated: records.Member) -> None:
+        if self.report.stated is not None:
+            self.report.stated.append(stated)
         if stated.type == "sock":
             self.report.sockets += 1
             return

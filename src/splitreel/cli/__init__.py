@@ -9,6 +9,7 @@ VERB_MODULES: dict[str, tuple[str, ...]] = {
     "transfer": ("backup", "restore", "verify", "list"),
     "planning": ("plan",),
     "tapes": ("tape",),
-    "care": ("resume", "catalog", "doctor", "selftest"),
+    "catalogs": ("catalog",),
+    "care": ("resume", "doctor", "selftest"),
     "demo": ("demo",),
 }

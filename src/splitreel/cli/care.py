@@ -1,4 +1,4 @@
-"""care holds the verbs resume, catalog, doctor, selftest."""
+"""care holds the verbs resume, doctor, selftest."""
 
 import argparse
 
