@@ -71,6 +71,7 @@ TABLE = {
     "plan": "errors selection catalog core.*",
     "backup": "errors records volume selection catalog plan probe mapping drive* state core.*",
     "selftest": "errors drive* core.*",
+    "doctor": "errors core.*",
     "config": "errors state quiesce* mirror* drive*",
     "session*": "errors state journal watchdog quiesce* mirror* config script probe mapping selection catalog plan"
     " backup volume hostmap drive* core.*",

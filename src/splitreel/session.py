@@ -89,6 +89,19 @@ def run(
     return Session(job, Path(state), report or (lambda _: None)).run()
 
 
+def examine(job: config.Job, state: str | os.PathLike[str]) -> None:
+    """Check all that a session of ``job`` checks before it touches anything; for ``doctor``.
+
+    Raises:
+        SplitreelError: what would stop it, and what to do.
+    """
+    one = Session(job, Path(state), lambda _: None)
+    try:
+        one.check_all()
+    finally:
+        one.close()
+
+
 class Session:
     """One session. ``enter`` is called as each phase begins, inside the window too: a subclass may observe there."""
 
@@ -125,7 +138,7 @@ class Session:
     def run(self) -> SessionResult:
         """All phases; on any failure everything begun is taken back, the database first."""
         try:
-            self._check_all()
+            self.check_all()
             self._journal = Journal.begin(self.state, self.job.name, config=self.job.record())
             for name, step in self._steps.items():
                 self._run_phase(name, step)
@@ -134,12 +147,16 @@ class Session:
             self._take_back(failure)
             raise
         finally:
-            self._window.end()
-            self._tape.close()
-            self._mirror.close()
-            if self._journal is not None:
-                self._journal.close()
+            self.close()
         return self.result
+
+    def close(self) -> None:
+        """Let drive, mirror and journal go; what was begun stays as it is. Harmless twice."""
+        self._window.end()
+        self._tape.close()
+        self._mirror.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _run_phase(self, name: str, step: Callable[[], None]) -> None:
         self._tell(event="phase", phase=name, state="begin")
@@ -162,7 +179,7 @@ class Session:
 
     # Before anything is touched.
 
-    def _check_all(self) -> None:
+    def check_all(self) -> None:
         """Everything that can be checked; a failure leaves database and mirror as they were."""
         for quiescer in self._quiescers:
             quiescer.check()

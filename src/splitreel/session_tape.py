@@ -20,6 +20,21 @@ class Outcome(Protocol):
         """The backup's UUID."""
         ...
 
+    @property
+    def files(self) -> int:
+        """How many files are on tape."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Their content, in bytes."""
+        ...
+
+    @property
+    def mb_per_s(self) -> float:
+        """10^6 bytes a second, from the first block to the last synchronise."""
+        ...
+
 
 class Tape:
     """The drive and the tape of one job. ``check`` opens the drive and keeps it until ``close``."""

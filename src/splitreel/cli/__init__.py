@@ -10,6 +10,7 @@ VERB_MODULES: dict[str, tuple[str, ...]] = {
     "planning": ("plan",),
     "tapes": ("tape",),
     "catalogs": ("catalog",),
-    "care": ("resume", "doctor", "selftest"),
+    "care": ("resume",),
+    "health": ("doctor", "selftest"),
     "demo": ("demo",),
 }
