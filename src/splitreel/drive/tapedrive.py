@@ -331,6 +331,13 @@ class Drive:
         self.execute(commands.Erase6(long))
         self._moved(self.tape.object_id if self._counted else UNKNOWN)
 
+    def holds_data(self) -> bool:
+        """True unless end of data stands at the beginning of the tape. Leaves the tape rewound."""
+        self.rewind()
+        condition = self._space(commands.SPACE_BLOCKS, 1, UNKNOWN)
+        self.rewind()
+        return condition != Condition.END_OF_DATA
+
     def prevent_removal(self) -> None:
         """The medium cannot be taken out until allow_removal."""
         self.execute(commands.PreventAllow(prevent=True))
