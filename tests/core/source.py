@@ -114,7 +114,7 @@ def posix_cksum(data: bytes) -> int:
     """cksum(1) by crcmod: IEEE 1003.1, the length follows the data, lowest byte first."""
     length = len(data)
     tail = length.to_bytes((length.bit_length() + 7) // 8, "little")
-    return int(crcmod.mkCrcFun(0x104C11DB7, initCrc=0, rev=False, xorOut=0xFFFFFFFF)(data + tail))
+    return int(crcmod.mkCrcFun(0x104C11DB7, initCrc=0xFFFFFFFF, rev=False, xorOut=0xFFFFFFFF)(data + tail))
 
 
 def numbered(plan: Plan) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,113 @@
+# BlockFiller: tape blocks filled in order, from memory, from a device with many reads in flight, and from checksums.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from splitreel.core.device cimport BlockDevice, BufferRing
+from splitreel.core.engine cimport ReadEngine
+from splitreel.core.fault cimport fault_t
+from splitreel.core.manifest cimport ManifestWriter
+from splitreel.core.pax cimport PaxWriter
+from splitreel.core.plan cimport Plan
+from splitreel.core.stream_reader cimport gate_t
+
+cdef enum piece_kind_t:
+    PIECE_PLAIN                                    # headers, zeros: there when it is laid
+    PIECE_DATA                                     # content of a member
+    PIECE_MANIFEST                                 # text that is made when all before it is final
+    PIECE_CKSUMS
+
+# A stretch of one tape block. Pieces stand in tape order; together they are every byte of every block.
+cdef struct piece_t:
+    uint8_t* place                                 # in the ring
+    uint64_t device_offset                         # bytes
+    uint64_t gap                                   # zeros of the member's content before this piece
+    uint32_t size                                  # bytes of content
+    uint32_t pad                                   # zeros behind them
+    uint32_t crc                                   # CRC32C of size bytes
+    uint32_t whole                                 # CRC32C of size + pad bytes
+    uint32_t cksum                                 # register over size bytes
+    uint32_t owner                                 # member, or segment of a text
+    uint32_t read                                  # slot of the read that fills it
+    uint8_t kind
+    bint waiting                                   # for that read
+
+# A read in flight. Several small pieces that lie near one another on the device share one.
+cdef struct read_t:
+    uint64_t first, last                           # pieces, by running number; those between may belong to others
+    uint64_t start, end                            # bytes of the device, aligned
+    bint straight                                  # into the place of its only piece; else into bounce memory
+
+cdef class BlockFiller:
+    # One thread: the one that lays blocks out. The other side sees the ring through the gate.
+    cdef Plan plan
+    cdef PaxWriter pax
+    cdef ManifestWriter manifest
+    cdef BlockDevice device
+    cdef ReadEngine engine
+    cdef BufferRing ring
+    cdef gate_t gate
+    cdef uint32_t block_size, mask                 # mask: alignment of the device - 1
+    # Pieces laid and not yet passed on: a ring of piece_capacity, by running number.
+    cdef piece_t* pieces
+    cdef uint64_t piece_capacity, head, tail
+    # Reads; free slots are a stack. The last opened one may still grow (pending).
+    cdef read_t* reads
+    cdef uint32_t* free_reads
+    cdef uint32_t free_count, unflushed
+    cdef uint8_t* bounce
+    cdef bint is_pending
+    cdef uint32_t pending
+    # Where the next byte is laid.
+    cdef uint64_t lay_block
+    cdef uint32_t lay_offset
+    # What has been passed on, in tape order.
+    cdef uint64_t ready                            # whole blocks
+    cdef uint64_t segment, segment_block           # index of the segment, block in it
+    cdef uint32_t block_fill, block_crc
+    cdef uint32_t* block_crcs                      # of the segment at hand
+    cdef uint32_t* cksums                          # registers of its members
+    cdef uint32_t run_crc                          # CRC32C of all block checksums so far
+    cdef uint64_t bytes_read                       # of content, from the device or from inodes
+    cdef uint64_t retried                          # reads that failed and were repeated
+    # The text at hand.
+    cdef uint8_t* line
+    cdef uint64_t line_size, line_used
+    cdef uint64_t text_segment
+    cdef int text_kind
+    # Signals and stopping.
+    cdef object interrupt                          # what a signal handler raised
+    cdef double next_look
+
+    cdef int start(self, uint64_t segment, fault_t* fault) noexcept nogil
+    cdef int place_bytes(self, const uint8_t* data, uint64_t size, fault_t* fault) noexcept nogil
+    cdef int place_zeros(self, uint64_t size, fault_t* fault) noexcept nogil
+    cdef int place_text(self, int kind, uint32_t segment, uint64_t size, fault_t* fault) noexcept nogil
+    cdef int place_memory(self, uint32_t member, const uint8_t* data, uint64_t size, fault_t* fault) noexcept nogil
+    cdef int place_run(self, uint32_t member, uint64_t offset, uint64_t size, uint64_t gap, bint last,
+                       fault_t* fault) noexcept nogil
+    cdef int place_gap(self, uint32_t member, uint64_t gap, fault_t* fault) noexcept nogil
+    cdef int finish(self, fault_t* fault) noexcept nogil
+    cdef void abandon(self) noexcept nogil
+
+    cdef int reserve(self, uint64_t wanted, uint8_t** place, uint64_t* got, fault_t* fault) noexcept nogil
+    cdef void advance(self, uint64_t size) noexcept nogil
+    cdef int wait_room(self, fault_t* fault) noexcept nogil
+    cdef int look(self, fault_t* fault) noexcept nogil
+    cdef int check_signals(self) noexcept nogil
+    cdef int new_piece(self, piece_t** piece, fault_t* fault) noexcept nogil
+    cdef int open_read(self, uint64_t start, uint64_t end, fault_t* fault) noexcept nogil
+    cdef int submit_straight(self, piece_t* piece, fault_t* fault) noexcept nogil
+    cdef int gather(self, piece_t* piece, fault_t* fault) noexcept nogil
+    cdef int flush_pending(self, fault_t* fault) noexcept nogil
+    cdef int submit(self, uint32_t slot, uint8_t* destination, fault_t* fault) noexcept nogil
+    cdef int progress(self, fault_t* fault) noexcept nogil     # one read more, if any is in flight
+    cdef int service(self, uint32_t minimum, fault_t* fault) noexcept nogil
+    cdef int complete_read(self, uint32_t slot, int os_errno, fault_t* fault) noexcept nogil
+    cdef int repeat_read(self, piece_t* piece, int os_errno, fault_t* fault) noexcept nogil
+    cdef void sum_piece(self, piece_t* piece) noexcept nogil
+    cdef int retire(self, fault_t* fault) noexcept nogil
+    cdef void retire_data(self, piece_t* piece) noexcept nogil
+    cdef int retire_text(self, piece_t* piece, fault_t* fault) noexcept nogil
+    cdef void begin_text(self, piece_t* piece) noexcept nogil
+    cdef void finish_block(self) noexcept nogil
+    cdef uint32_t digest_blocks(self, uint64_t count) noexcept nogil
