@@ -22,6 +22,12 @@ KEPT = 20  # finished journals kept for each job
 LINE_LIMIT = 1 << 20
 
 
+class Running(SplitreelError):
+    """A session of this job is running."""
+
+    default_advice = "Wait until it has ended."
+
+
 @dataclass(frozen=True)
 class History:
     """A journal as read back: its file, the job, and its records in order."""
@@ -77,7 +83,7 @@ class Journal:
         """Go on with an interrupted session's journal.
 
         Raises:
-            SplitreelError: that session is still running.
+            Running: that session is still running.
         """
         lock = lock_job(state, history.job)
         try:
@@ -110,7 +116,7 @@ def lock_job(state: Path, job: str) -> BinaryIO:
     """Take the lock that a running session of ``job`` holds; closing the file gives it back.
 
     Raises:
-        SplitreelError: another process holds it.
+        Running: another process holds it.
     """
     folder = state / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +125,7 @@ def lock_job(state: Path, job: str) -> BinaryIO:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise SplitreelError(f"job {job}", "a session of this job is running", "Wait until it has ended.") from None
+        raise Running(f"job {job}", "a session of this job is running") from None
     return lock
 
 

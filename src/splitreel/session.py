@@ -11,7 +11,6 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from splitreel.journal import Journal
 from splitreel.session_image import opened
 from splitreel.session_tape import Outcome, Tape
 from splitreel.session_undo import UndoStack
-from splitreel.session_window import Window
+from splitreel.session_window import Window, short_window
 
 _BEFORE = ("quiesce", "discover", "prepare")
 Report = Callable[[Mapping[str, Any]], None]
@@ -116,6 +115,7 @@ class Session:
         self._mirror = mirror.create(job.mirror)
         self._quiescers = [quiesce.create(settings) for settings in job.quiesce]
         self._window = Window(self._quiescers, job.deadline_ms)
+        self._second: Window | None = None
         self._tape = self.tape()
         self._journal: Journal | None = None
         self._in_window = False
@@ -330,6 +330,7 @@ class Session:
         self.result.dirty_bytes = self._mirror.dirty_bytes()
         self._put_back()
         self._undo.drop("split")
+        self.result.second_window_ms = self._second.milliseconds if self._second is not None else 0.0
         phases = [(phase.name, self.result.started + phase.start, phase.seconds) for phase in self.result.phases]
         self._tape.remember(phases, self.result.started + self._window_start(), self.result.window_ms)
 
@@ -344,9 +345,10 @@ class Session:
             self._mirror.establish()
         self._write("rejoined")
 
-    def _hold(self) -> AbstractContextManager[None]:
+    def _hold(self) -> Window:
         """A second, short window round the file system alone, for mirrors that need one to rejoin."""
-        return _SecondWindow(self)
+        self._second = short_window(self.job.quiesce, self.job.deadline_ms)
+        return self._second
 
     def _take_back(self, failure: BaseException) -> None:
         """Undo all that was begun, the window first; what cannot be undone keeps the journal open for a resume."""
@@ -373,19 +375,3 @@ class Session:
 
     def _outcome_id(self) -> str:
         return self.result.backup.id if self.result.backup is not None else ""
-
-
-class _SecondWindow(AbstractContextManager[None]):
-    """The file systems of a session, held for a moment under a watchdog of their own."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        fresh = [quiesce.create(settings) for settings in session.job.quiesce]
-        self._window = Window([quiescer for quiescer in fresh if quiescer.frozen()] or fresh, session.job.deadline_ms)
-
-    def __enter__(self) -> None:
-        self._window.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._window.__exit__(*error)
-        self._session.result.second_window_ms = self._window.milliseconds

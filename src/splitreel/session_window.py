@@ -6,12 +6,26 @@ without harm. Between ``open`` and ``close`` nothing is logged, imported or coll
 
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
+from splitreel import quiesce
 from splitreel.errors import QuiesceError, SplitreelError
 from splitreel.quiesce import Quiescer
 from splitreel.watchdog import Watchdog
+
+
+def short_window(settings: Sequence[Mapping[str, Any]], deadline_ms: int) -> "Window":
+    """A window round the file systems alone of a job's quiescers, for mirrors that need one to rejoin.
+
+    Raises:
+        QuiesceError: the job freezes none.
+    """
+    quiescers = [quiescer for quiescer in map(quiesce.create, settings) if quiescer.frozen()]
+    if not quiescers:
+        raise QuiesceError("rejoin", "this mirror rejoins only under a freeze", "Add an fsfreeze to the job.")
+    return Window(quiescers, deadline_ms)
 
 
 class Window:

@@ -10,7 +10,7 @@ VERB_MODULES: dict[str, tuple[str, ...]] = {
     "planning": ("plan",),
     "tapes": ("tape",),
     "catalogs": ("catalog",),
-    "care": ("resume",),
+    "sessions": ("resume",),
     "health": ("doctor", "selftest"),
     "demo": ("demo",),
 }

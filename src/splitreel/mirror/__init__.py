@@ -14,7 +14,7 @@ from splitreel.errors import UsageError
 STATES = ("none", "copying", "in-sync", "split", "rejoining", "unknown")
 
 # Enter to hold the primary's file system still for a moment, leave to let it go: for mirrors that need it to rejoin.
-Hold = Callable[[], AbstractContextManager[None]]
+Hold = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)

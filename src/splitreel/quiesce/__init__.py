@@ -51,6 +51,9 @@ class Quiescer(Protocol):
     def unquiesce(self) -> None:
         """Let go; harmless when nothing is held, after a half-done ``quiesce``, and twice. Raises QuiesceError."""
 
+    def recover(self) -> str:
+        """After the death of a session that held it: let go; returns what was found, or "". Raises QuiesceError."""
+
     def redo(self) -> dict[str, bytes]:
         """What the database gives only after the release, by name; it goes to the end of the tape."""
 

@@ -96,6 +96,12 @@ class Command:
             self.remarks += script.run(self._let_go, self._timeout_s, QuiesceError, f"{self.name}: unquiesce")
             self._held = False
 
+    def recover(self) -> str:
+        """Run the unquiesce command, which is harmless when nothing is held."""
+        self._held = True
+        self.unquiesce()
+        return f"{self._let_go[0]} was run"
+
     def redo(self) -> dict[str, bytes]:
         """Nothing."""
         return {}

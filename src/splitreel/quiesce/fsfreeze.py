@@ -104,6 +104,10 @@ class FsFreeze:
                 ) from error
         self._held = False
 
+    def recover(self) -> str:
+        """Thaw what a dead session, and its watchdog, left frozen."""
+        return f"{self.mount} was still frozen; it is thawed" if thaw(self.mount) else ""
+
     def redo(self) -> dict[str, bytes]:
         """Nothing."""
         return {}
