@@ -8,7 +8,7 @@ import pytest
 
 from splitreel.errors import QuiesceError
 from splitreel.quiesce import create, fsfreeze
-from tests.support import need_root
+from tests.support import missing, need_root
 from tests.volumes import writer_waits, writes_within
 
 
@@ -79,3 +79,22 @@ def test_release_before_anything_was_done_is_harmless(volume: Path) -> None:
     assert quiescer.releases()[0][0] == "thaw"
     quiescer.close()
     assert os.path.ismount(volume)
+
+
+def test_grace_periods_are_as_they_were_after_a_freeze(tmp_path: Path) -> None:
+    """The kernel-wide switch is on for the length of one call only, also when that call fails."""
+    need_root()
+    switch = Path(fsfreeze.RCU_EXPEDITED)
+    if not switch.exists():
+        missing("this kernel has no rcu_expedited")
+    before = switch.read_text()
+    refused = fsfreeze.FsFreeze(str(tmp_path))
+    refused.prepare()
+    refused._descriptor, directory = os.open("/proc", os.O_RDONLY), refused._descriptor
+
+    with pytest.raises(QuiesceError, match="cannot be frozen"):
+        refused.quiesce()
+
+    os.close(directory)
+    refused.close()
+    assert switch.read_text() == before
