@@ -4,6 +4,7 @@ import os
 import socket
 from urllib.parse import unquote
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -18,94 +19,11 @@ from splitreel.core.fault cimport (
     raise_fault,
     set_fault,
 )
+from splitreel.core.iscsi_lib cimport *
 from splitreel.core.sense cimport reply_t
 from splitreel.core.tape cimport FROM_DEVICE, NO_DATA, TO_DEVICE, Transport
 
 from splitreel import errors
-
-cdef extern from "iscsi_shim.h" nogil:
-    """
-    static inline int sr_task_status(const struct scsi_task *task) { return task->status; }
-    static inline uint32_t sr_residual(const struct scsi_task *task, uint32_t size)
-    {
-        return task->residual_status != SCSI_RESIDUAL_UNDERFLOW ? 0 : task->residual > size ? size : task->residual;
-    }
-    /* Sense data follow a length of two bytes in the SCSI Response's data segment (RFC 7143 11.4.7). */
-    static inline uint32_t sr_sense(const struct scsi_task *task, uint8_t *sense, uint32_t capacity)
-    {
-        const unsigned char *data = task->datain.data;
-        uint32_t size;
-
-        if (task->status != SCSI_STATUS_CHECK_CONDITION || data == NULL || task->datain.size < 2)
-            return 0;
-        size = (uint32_t)data[0] << 8 | data[1];
-        if (size > (uint32_t)task->datain.size - 2)
-            size = (uint32_t)task->datain.size - 2;
-        if (size > capacity)
-            size = capacity;
-        memcpy(sense, data + 2, size);
-        return size;
-    }
-    """
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    enum:
-        POLLOUT
-        FD_CLOEXEC
-        F_SETFD
-        ISCSI_SESSION_NORMAL
-        ISCSI_IMMEDIATE_DATA_YES
-        ISCSI_HEADER_DIGEST_NONE
-        ISCSI_HEADER_DIGEST_CRC32C
-        SCSI_STATUS_GOOD
-        SCSI_STATUS_REDIRECT
-        SCSI_STATUS_ERROR
-        SCSI_XFER_NONE
-        SCSI_XFER_READ
-        SCSI_XFER_WRITE
-    ctypedef void (*iscsi_command_cb)(iscsi_context*, int, void*, void*) noexcept nogil
-    int poll(pollfd* ready, unsigned long count, int timeout)
-    int fcntl(int fd, int operation, ...)
-    int getpid()
-    int pthread_mutex_lock(pthread_mutex_t* lock)
-    int pthread_mutex_unlock(pthread_mutex_t* lock)
-    int64_t monotonic_ms()
-    void copy_line(char* destination, size_t capacity, const char* text)
-    void sigpipe_block(sigpipe_guard_t* guard)
-    void sigpipe_restore(sigpipe_guard_t* guard, int failed)
-    keeper_t* keeper_create(iscsi_context* context)
-    void keeper_destroy(keeper_t* keeper)
-    int sr_task_status(const scsi_task* task)
-    uint32_t sr_residual(const scsi_task* task, uint32_t size)
-    uint32_t sr_sense(const scsi_task* task, uint8_t* sense, uint32_t capacity)
-
-    iscsi_context* iscsi_create_context(const char* initiator_name)
-    int iscsi_destroy_context(iscsi_context* context)
-    void iscsi_set_noautoreconnect(iscsi_context* context, int state)
-    int iscsi_set_session_type(iscsi_context* context, int kind)
-    int iscsi_set_header_digest(iscsi_context* context, int digest)
-    int iscsi_set_immediate_data(iscsi_context* context, int use)
-    int iscsi_set_targetname(iscsi_context* context, const char* name)
-    int iscsi_set_initiator_username_pwd(iscsi_context* context, const char* user, const char* secret)
-    int iscsi_connect_async(iscsi_context* context, const char* portal, iscsi_command_cb done, void* private_data)
-    int iscsi_login_async(iscsi_context* context, iscsi_command_cb done, void* private_data)
-    int iscsi_logout_async(iscsi_context* context, iscsi_command_cb done, void* private_data)
-    int iscsi_disconnect(iscsi_context* context)
-    int iscsi_is_logged_in(iscsi_context* context)
-    const char* iscsi_get_error(iscsi_context* context)
-    const char* iscsi_get_target_address(iscsi_context* context)
-    int iscsi_get_fd(iscsi_context* context)
-    int iscsi_which_events(iscsi_context* context)
-    int iscsi_service(iscsi_context* context, int revents)
-    int iscsi_out_queue_length(iscsi_context* context)
-    int iscsi_scsi_command_async(iscsi_context* context, int lun, scsi_task* task, iscsi_command_cb done,
-                                 void* data, void* private_data)
-    scsi_task* scsi_create_task(int cdb_size, unsigned char* cdb, int direction, int size)
-    void scsi_free_scsi_task(scsi_task* task)
-    void scsi_task_set_iov_out(scsi_task* task, scsi_iovec* vector, int count)
-    void scsi_task_set_iov_in(scsi_task* task, scsi_iovec* vector, int count)
 
 DEFAULT_LOGIN_TIMEOUT_MS = 15_000
 SECRET_VARIABLE = "SPLITREEL_CHAP_SECRET"
@@ -144,16 +62,15 @@ def parse_url(str url not None):
     _check_name(target, "the target's name", shown)
     _check_portal(portal, shown)
     user, percent, secret = account.partition("%")
-    if at and not percent:
-        secret = os.environ.get(SECRET_VARIABLE, "")
+    secret = secret if percent else os.environ.get(SECRET_VARIABLE, "")
     if at and not (user and secret):
-        raise errors.UsageError(f"the drive's address {shown}", "it names a CHAP user without a secret",
-                                f"Put the secret into ${SECRET_VARIABLE}.")
+        why = "it names a CHAP user without a secret"
+        raise errors.UsageError(f"the drive's address {shown}", why, f"Put the secret into ${SECRET_VARIABLE}.")
     return portal, target, int(lun), user or None, secret
 
 
 def _check_name(str name, str what, str shown):
-    # RFC 7143 4.2.7: the standard's own shapes, and nothing that could end a key of the login text.
+    # RFC 7143 4.2.7, and nothing that could end a key of the login text
     if len(name.encode()) > MAX_NAME or not name.isprintable() or " " in name:
         raise _bad_url(shown, f"{what} is not an iSCSI name")
 
@@ -259,10 +176,8 @@ cdef class IscsiTransport(Transport):
         try:
             raise_fault(fault)
         except errors.TransportError as error:
-            raise errors.TransportError(
-                f"opening {self.name}", str(error),
-                f"Check that the target runs and admits the initiator {initiator}.",
-            ) from None
+            advice = f"Check that the target runs and admits the initiator {initiator}."
+            raise errors.TransportError(f"opening {self.name}", str(error), advice) from None
 
     def check_lun(self, timeout_ms):
         """INQUIRY: a target answers it for every LUN, and it does not take a unit attention away (SPC-4 6.6)."""
@@ -270,8 +185,8 @@ cdef class IscsiTransport(Transport):
         status, _, _ = self.run_command(bytes([0x12, 0, 0, 0, len(data), 0]), FROM_DEVICE, data, timeout_ms)
         if status != 0 or data[0] >> 5:
             self.close()
-            raise errors.TransportError(f"opening {self.name}", f"the target has no logical unit {self.lun}",
-                                        "Check the number behind the last / of the address.")
+            why = f"the target has no logical unit {self.lun}"
+            raise errors.TransportError(f"opening {self.name}", why, "Check the number behind the address's last /.")
 
     def __dealloc__(self):
         self.destroy()
@@ -412,9 +327,9 @@ cdef class IscsiTransport(Transport):
         cdef const char* text = <const char*>slot.reason
         if reason == EXPIRED:
             text = b"time-out: the target did not answer; the session was torn down"
-        elif text[0] == 0:
+        elif not says_why(text):
             text = iscsi_get_error(self.context)
-        if text[0] == 0 or strcmp(text, self.stale_text) == 0:
+        if not says_why(text) or strcmp(text, self.stale_text) == 0:
             text = b"the target closed the connection"
         copy_line(self.lost, sizeof(self.lost), text)
         self.drop_session()
@@ -518,6 +433,56 @@ cdef class IscsiTransport(Transport):
         self.leave(&guard, rc)
         return rc
 
+    def run_queued(self, commands, uint32_t timeout_ms=60_000, *, int ahead=0):
+        """Execute ``commands``, each (cdb, direction, data or None), with several outstanding.
+
+        ``ahead``: how many, ``depth`` when 0. Returns (SAM status, sense data, bytes transferred) of each, in order;
+        a target may execute them in another order: long WRITEs wait for their data.
+
+        Raises:
+            TransportError: the path was lost, and with it every command that had not been answered.
+            Misuse: more ahead than ``depth``.
+        """
+        cdef fault_t fault, later
+        cdef int rc = DONE
+        cdef list replies = []
+        # All buffers are taken first: a command that cannot be made is refused before any is sent.
+        ready = [(bytes(cdb), way, BufferView(data, way == FROM_DEVICE)) for cdb, way, data in commands]
+        for cdb, direction, view in ready:
+            if self.outstanding >= (ahead or self.depth):
+                rc = self.reap_into(replies, &fault)
+            if rc == DONE:
+                rc = self.submit_view(cdb, direction, view, timeout_ms, &fault)
+            if rc < 0:
+                break
+        while rc == DONE and self.outstanding:
+            rc = self.reap_into(replies, &fault)
+        while self.outstanding:
+            self.reap_into(replies, &later)
+        if rc < 0:
+            raise_fault(&fault)
+        return replies
+
+    cdef int submit_view(self, bytes cdb, int direction, BufferView view, uint32_t timeout_ms,
+                         fault_t* fault) noexcept:
+        cdef const uint8_t* encoded = cdb
+        cdef uint32_t cdb_size = <uint32_t>len(cdb)
+        cdef int rc
+        with nogil:
+            rc = self.submit(encoded, cdb_size, direction, <uint8_t*>view.view.buf, <uint32_t>view.view.len, timeout_ms,
+                             0, fault)
+        return rc
+
+    cdef int reap_into(self, list replies, fault_t* fault) noexcept:
+        cdef reply_t reply
+        cdef uint64_t tag
+        cdef int rc
+        with nogil:
+            rc = self.reap(&reply, &tag, fault)
+        if rc == DONE:
+            replies.append((reply.status, reply.sense[:reply.sense_size], reply.transferred))
+        return rc
+
     cdef void enter(self, sigpipe_guard_t* guard) noexcept nogil:
         pthread_mutex_lock(&self.keeper.lock)
         sigpipe_block(guard)
@@ -525,3 +490,11 @@ cdef class IscsiTransport(Transport):
     cdef void leave(self, sigpipe_guard_t* guard, int rc) noexcept nogil:
         sigpipe_restore(guard, rc < 0)
         pthread_mutex_unlock(&self.keeper.lock)
+
+
+cdef class BufferView:
+    def __cinit__(self, data, bint writable):
+        PyObject_GetBuffer(b"" if data is None else data, &self.view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)

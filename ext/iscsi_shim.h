@@ -24,6 +24,13 @@ static inline int64_t monotonic_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Whether libiscsi's text says why a path failed. What it writes on its way out of a connection that it may not
+ * reconnect says nothing, and takes the place of nothing: at the end of a stream there is no text. */
+static inline int says_why(const char *text)
+{
+	return text[0] != 0 && strstr(text, "reconnect_if_loggedin") == NULL;
+}
+
 /* The first line of text, cut to what fits. */
 static inline void copy_line(char *destination, size_t capacity, const char *text)
 {
@@ -33,6 +40,28 @@ static inline void copy_line(char *destination, size_t capacity, const char *tex
 		size = capacity - 1;
 	memcpy(destination, text, size);
 	destination[size] = 0;
+}
+
+static inline int sr_task_status(const struct scsi_task *task) { return task->status; }
+static inline uint32_t sr_residual(const struct scsi_task *task, uint32_t size)
+{
+	return task->residual_status != SCSI_RESIDUAL_UNDERFLOW ? 0 : task->residual > size ? size : task->residual;
+}
+/* Sense data follow a length of two bytes in the SCSI Response's data segment (RFC 7143 11.4.7). */
+static inline uint32_t sr_sense(const struct scsi_task *task, uint8_t *sense, uint32_t capacity)
+{
+	const unsigned char *data = task->datain.data;
+	uint32_t size;
+
+	if (task->status != SCSI_STATUS_CHECK_CONDITION || data == NULL || task->datain.size < 2)
+		return 0;
+	size = (uint32_t)data[0] << 8 | data[1];
+	if (size > (uint32_t)task->datain.size - 2)
+		size = (uint32_t)task->datain.size - 2;
+	if (size > capacity)
+		size = capacity;
+	memcpy(sense, data + 2, size);
+	return size;
 }
 
 /* libiscsi sends data with writev(), to which MSG_NOSIGNAL does not apply: a dropped connection raises SIGPIPE, which
@@ -84,20 +113,34 @@ typedef struct {
 	int stop;                               /* under wake_lock */
 } keeper_t;
 
-static inline void keeper_service(keeper_t *keeper)
+/* What is to be read and then what is to be sent: an answer goes out at once, not at the next turn. */
+static inline void keeper_answer(keeper_t *keeper)
 {
 	struct pollfd ready;
+	int turns;
+
+	for (turns = 0; turns < 8; turns++) {
+		ready.fd = iscsi_get_fd(keeper->context);
+		ready.events = (short)iscsi_which_events(keeper->context);
+		ready.revents = 0;
+		if (poll(&ready, 1, 0) <= 0)
+			return;
+		if (iscsi_service(keeper->context, ready.revents) < 0) {
+			keeper->failed = 1;
+			return;
+		}
+	}
+}
+
+static inline void keeper_service(keeper_t *keeper)
+{
 	sigpipe_guard_t guard;
 
 	if (pthread_mutex_trylock(&keeper->lock) != 0)
 		return;
 	if (keeper->context != NULL && !keeper->failed) {
-		ready.fd = iscsi_get_fd(keeper->context);
-		ready.events = (short)iscsi_which_events(keeper->context);
-		ready.revents = 0;
 		sigpipe_block(&guard);
-		if (poll(&ready, 1, 0) > 0 && iscsi_service(keeper->context, ready.revents) < 0)
-			keeper->failed = 1;
+		keeper_answer(keeper);
 		sigpipe_restore(&guard, 1);
 	}
 	pthread_mutex_unlock(&keeper->lock);

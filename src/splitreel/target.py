@@ -20,7 +20,7 @@ from splitreel.errors import TapeError
 TARGET_NAME = "iqn.2026-11.splitreel"
 
 # tgtd's defaults cost a fair comparison: 8 KiB PDUs (50 system calls for a block of 64 KiB), R2T for every block.
-PARAMETERS = {
+PARAMETERS: dict[str, str | int] = {
     "MaxRecvDataSegmentLength": 1048576,
     "MaxXmitDataSegmentLength": 1048576,
     "FirstBurstLength": 1048576,
@@ -51,7 +51,8 @@ class TargetTape:
 class TapeTarget:
     """A tgtd on a free loopback port with one tape; a context manager, ``url`` while it runs. Needs root, as tgtd does.
 
-    One thread at a time. The daemon's log and the cartridges stay in ``directory``; its control socket goes.
+    One thread at a time, and the one that starts it must live as long. The daemon's log and the cartridges stay in
+    ``directory``; its control socket goes.
     """
 
     def __init__(
@@ -80,13 +81,22 @@ class TapeTarget:
     @property
     def url(self) -> str:
         """``iscsi://127.0.0.1:PORT/TARGET/1`` of the first tape; never with a CHAP account in it."""
+        return self.tape.url
+
+    @property
+    def tape(self) -> TargetTape:
+        """The first tape.
+
+        Raises:
+            TapeError: the daemon is not running.
+        """
         if self._tape is None:
-            raise TapeError("asking for the tape target's address", "it is not running", "Call start() first.")
-        return self._tape.url
+            raise TapeError("asking for the tape target's drive", "it is not running", "Call start() first.")
+        return self._tape
 
     @property
     def cartridge(self) -> Path:
-        """The first tape's cartridge file."""
+        """The first tape's cartridge file; there also when the daemon has stopped."""
         return self.directory / f"{self._first['name']}.cartridge"
 
     @property
@@ -140,7 +150,7 @@ class TapeTarget:
         self._make_cartridge(cartridge, size_mb)
         self._admin("target", "new", "--tid", str(tid), "-T", target)
         for key, value in PARAMETERS.items():
-            self._admin("target", "update", "--tid", str(tid), "--name", key, "--value", str(value))
+            self.set_parameter(tid, key, value)
         lun = ("--tid", str(tid), "--lun", "1")
         self._admin("logicalunit", "new", *lun, "-b", str(cartridge), "--device-type=tape", "--bstype=ssc")
         identity = f"vendor_id=SPLTREEL,product_id=TGT-TAPE,product_rev=0001,scsi_sn=TGT{self.port}{tid},removable=1"
@@ -160,6 +170,14 @@ class TapeTarget:
         """
         self._admin("target", "delete", "--force", "--tid", str(tape.tid))
         tape.cartridge.unlink(missing_ok=True)
+
+    def set_parameter(self, tid: int, name: str, value: str | int) -> None:
+        """Set one of tgtd's target parameters: a key of the login negotiation, ``nop_interval``, ``RedirectPort``...
+
+        Raises:
+            TapeError: tgtadm refused.
+        """
+        self._admin("target", "update", "--tid", str(tid), "--name", name, "--value", str(value))
 
     def set_readonly(self, tape: TargetTape, readonly: bool) -> None:
         """Slide the cartridge's write-protect tab.
@@ -204,7 +222,7 @@ class TapeTarget:
         for _ in range(PORT_TRIES):
             self.port = _free_port()
             with self.log.open("wb") as log:
-                command = ["tgtd", "-f", "--iscsi", f"portal=127.0.0.1:{self.port}"]
+                command = [*_dying_with_parent(), "tgtd", "-f", "--iscsi", f"portal=127.0.0.1:{self.port}"]
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(ENVIRONMENT)
                 )
@@ -279,6 +297,12 @@ class TapeTarget:
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def _dying_with_parent() -> list[str]:
+    # The kernel ends the daemon when the thread that started it ends, killed or not: none is left behind.
+    setpriv = shutil.which("setpriv", path=_search_path())
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 def _search_path() -> str:

@@ -3,25 +3,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.fault cimport fault_t
+from splitreel.core.iscsi_lib cimport iscsi_context, keeper_t, scsi_iovec, scsi_task, sigpipe_guard_t
 from splitreel.core.sense cimport reply_t
 from splitreel.core.tape cimport Transport
-
-cdef extern from "iscsi_shim.h" nogil:
-    ctypedef struct iscsi_context "struct iscsi_context":
-        pass
-    ctypedef struct scsi_task "struct scsi_task":
-        pass
-    ctypedef struct scsi_iovec "struct scsi_iovec":
-        void* iov_base
-        size_t iov_len
-    ctypedef struct sigpipe_guard_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct keeper_t:
-        pthread_mutex_t lock
-        iscsi_context* context
-        int failed
 
 cdef enum:
     MAX_DEPTH = 16
@@ -70,3 +54,10 @@ cdef class IscsiTransport(Transport):
     cdef void drop_session(self) noexcept nogil
     cdef void logout(self) noexcept nogil
     cdef void destroy(self) noexcept nogil
+    cdef int submit_view(self, bytes cdb, int direction, BufferView view, uint32_t timeout_ms,
+                         fault_t* fault) noexcept
+    cdef int reap_into(self, list replies, fault_t* fault) noexcept
+
+cdef class BufferView:
+    # Holds a Python buffer while a command is on its way.
+    cdef Py_buffer view

@@ -1,3 +1,7 @@
+from collections.abc import Iterable
+
+from typing_extensions import Buffer
+
 from splitreel.core.tape import Transport
 
 DEFAULT_LOGIN_TIMEOUT_MS: int
@@ -19,3 +23,10 @@ class IscsiTransport(Transport):
         depth: int = 1,
         header_digest: bool = False,
     ) -> None: ...
+    def run_queued(
+        self,
+        commands: Iterable[tuple[Buffer, int, Buffer | None]],
+        timeout_ms: int = 60_000,
+        *,
+        ahead: int = 0,
+    ) -> list[tuple[int, bytes, int]]: ...
