@@ -31,17 +31,10 @@ cdef extern from "tapfile.h" nogil:
     int flock(int fd, int operation)
     int ftruncate(int fd, int64_t size)
     int fdatasync(int fd)
-    int LOCK_EX, LOCK_NB
-
-cdef extern from "<fcntl.h>" nogil:
     int c_open "open"(const char* path, int flags, int mode)
-    int O_RDWR, O_CREAT, O_TRUNC, O_WRONLY, O_CLOEXEC
-
-cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
-
-cdef extern from "<stdio.h>" nogil:
     int c_rename "rename"(const char* old, const char* new)
+    int LOCK_EX, LOCK_NB, O_RDWR, O_CREAT, O_TRUNC, O_WRONLY, O_CLOEXEC
 
 cdef enum:
     WORD = 4
@@ -280,21 +273,26 @@ cdef class Medium:
             return MEDIUM_FILEMARK
         return MEDIUM_BLOCK
 
+    cdef point_t* point_before(self, uint64_t target, bint files) noexcept nogil:
+        """The last index point before the start of a file, or not behind an object; else the first one."""
+        cdef size_t low = 0, high = self.point_count, middle
+        while high - low > 1:
+            middle = (low + high) // 2
+            if (self.points[middle].file_id < target) if files else (self.points[middle].object_id <= target):
+                low = middle
+            else:
+                high = middle
+        return &self.points[low]
+
     cdef int locate_object(self, uint64_t object_id) noexcept nogil:
         """To the near side of an object; MEDIUM_END, and the position there, when there are fewer."""
-        cdef size_t low = 0, high = self.point_count, middle
+        cdef point_t* point = self.point_before(object_id, False)
         cdef int rc
         if object_id >= self.end.object_id:
             self.here = self.end
             return MEDIUM_BLOCK if object_id == self.end.object_id else MEDIUM_END
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.points[middle].object_id <= object_id:
-                low = middle
-            else:
-                high = middle
-        if self.here.object_id > object_id or self.here.object_id < self.points[low].object_id:
-            self.here = self.points[low]
+        if self.here.object_id > object_id or self.here.object_id < point.object_id:
+            self.here = point[0]
         while self.here.object_id < object_id:
             rc = self.forward()
             if rc > MEDIUM_FILEMARK:
@@ -303,18 +301,11 @@ cdef class Medium:
 
     cdef int locate_file(self, uint64_t file_id) noexcept nogil:
         """To the first object of a file, behind a filemark; MEDIUM_END, and the position there, if there are fewer."""
-        cdef size_t low = 0, high = self.point_count, middle
         cdef int rc
         if file_id > self.end.file_id:
             self.here = self.end
             return MEDIUM_END
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.points[middle].file_id < file_id:
-                low = middle
-            else:
-                high = middle
-        self.here = self.points[low]
+        self.here = self.point_before(file_id, True)[0]
         if file_id == 0:
             memset(&self.here, 0, sizeof(point_t))
         while self.here.file_id < file_id:

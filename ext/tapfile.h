@@ -3,7 +3,9 @@
 #define SPLITREEL_TAPFILE_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>

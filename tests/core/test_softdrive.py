@@ -224,7 +224,7 @@ def test_settings_and_index_survive_in_the_side_file(tmp_path: Path) -> None:
         assert drive.capacity == 1_000_000
         assert drive.end == end
         drive.run_command(TEST_UNIT_READY)
-        assert drive.run_command(b"\x92" + bytes(3) + (400).to_bytes(8) + bytes(4))[0] == 0
+        assert drive.run_command(locate(400))[0] == 0
         assert tape_of(drive).read(10) == bytes([400 % 256]) * 10
 
 
@@ -395,3 +395,22 @@ def test_sparse_full_disk_is_a_volume_overflow(tmp_path: Path) -> None:
 
     assert ran.stdout.split("\n")[0] == "(3, 12, 0) 3 9024"
     assert parse(tmp_path / "a.tap") == [bytes(3000)] * 3
+
+
+def test_index_forgets_what_was_overwritten(tmp_path: Path) -> None:
+    """LOCATE after overwriting with blocks of another size: index points behind the overwritten block must be gone."""
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        tape = tape_of(drive)
+        for _ in range(300):
+            tape.write(bytes(10))
+        drive.run_command(locate(5))
+        for number in range(300):
+            tape.write(number.to_bytes(2))
+        for object_id in (304, 64, 65, 128, 200, 5):
+            assert drive.run_command(locate(object_id))[0] == 0
+            assert tape.read(2) == (object_id - 5).to_bytes(2)
+
+
+def locate(object_id: int) -> bytes:
+    """LOCATE(16)."""
+    return b"\x92" + bytes(3) + object_id.to_bytes(8) + bytes(4)

@@ -1,5 +1,10 @@
 """Drive over the software drive and tgtd: positions, fall-backs, status; and the ways to name a tape."""
 
+import contextlib
+import errno
+import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -376,6 +381,92 @@ def test_link_to_a_tape_node_is_followed(tmp_path: Path) -> None:
 def test_tape_node_without_sg_node_says_so(tmp_path: Path) -> None:
     with pytest.raises(errors.TapeError, match="no sg node"):
         address.sg_node("/dev/nst0", tmp_path)
+
+
+def test_st_node_is_held_while_the_drive_is_open(tmp_path: Path) -> None:
+    device = tmp_path / "sys" / "scsi_generic" / "sg7" / "device"
+    (device / "scsi_tape" / "nst0").mkdir(parents=True)
+    (device / "scsi_tape" / "nst0a").mkdir()
+    (tmp_path / "nst0").touch()
+
+    held = address.hold_tape_node("/dev/sg7", tmp_path / "sys", tmp_path)
+    assert held is not None
+    assert Path(f"/proc/self/fd/{held}").resolve() == tmp_path / "nst0"
+    os.close(held)
+    assert address.hold_tape_node("/dev/sg8", tmp_path / "sys", tmp_path) is None
+    assert address.hold_tape_node("null:") is None
+
+
+def test_st_node_in_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scsi_generic" / "sg7" / "device" / "scsi_tape" / "nst0").mkdir(parents=True)
+
+    def busy(*arguments: object) -> int:
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(address.os, "open", busy)
+    with pytest.raises(errors.TapeError, match="in use"):
+        address.hold_tape_node("/dev/sg7", tmp_path, tmp_path)
+
+
+@pytest.mark.tgtd
+def test_read_that_tgtd_cuts_short_is_noticed(tgtd_drive: Any) -> None:
+    """Exact size and twice the size are right; between, tgtd before 1.0.94 sends too few bytes."""
+    with open_drive(tgtd_drive.url) as drive:
+        drive.rewind()
+        block = bytes(range(250)) * 20
+        drive.tape.write(block)
+        for room in (5000, 10_000, 65_536):
+            drive.rewind()
+            assert drive.tape.read(room) == block
+        drive.rewind()
+        with pytest.raises(errors.LimitReached, match="5000 bytes"):
+            drive.tape.read(4000)
+        assert drive.tape.object_id == 1
+        drive.rewind()
+        with pytest.raises(errors.IntegrityError, match="the target sent 3192"):
+            drive.tape.read(8192)
+
+
+@pytest.mark.tgtd
+def test_early_warning_without_a_code_is_early_warning(tgtd_target: Any) -> None:
+    """tgtd sets the EOM bit alone, on every block past the capacity, and takes them all."""
+    tape = tgtd_target.add_tape("small", size_mb=2)
+    try:
+        with open_drive(tape.url) as drive:
+            drive.rewind()
+            seen = [drive.tape.write(bytes(512 << 10)) for _ in range(6)]
+            assert seen[0] == 0
+            assert seen[-2:] == [Condition.EARLY_WARNING] * 2
+            assert drive.tape.object_id == 6
+    finally:
+        tgtd_target.remove_tape(tape)
+
+
+def test_second_thread_is_refused_while_a_command_runs(soft: Drive) -> None:
+    """The guard of the transport: two commands at once are a defect of the caller, and neither is spoilt."""
+    block = bytes(8 << 20)
+    caught: list[errors.Misuse] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.is_set() and not caught:
+            try:
+                soft.transport.run_command(bytes(6))
+            except errors.Misuse as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not caught and time.monotonic() < deadline:
+        with contextlib.suppress(errors.Misuse):
+            soft.rewind()
+            soft.tape.write(block)
+    stop.set()
+    thread.join()
+
+    assert "outstanding" in str(caught[0])
+    soft.rewind()
 
 
 def test_options_of_an_address_shape_a_new_tape_only(path: Path) -> None:

@@ -73,5 +73,6 @@ cdef class Medium:
     cdef int scan(self, uint64_t file_size) noexcept nogil
     cdef int scan_record(self, uint32_t header, uint64_t file_size) noexcept nogil
     cdef int note_point(self) noexcept nogil
+    cdef point_t* point_before(self, uint64_t target, bint files) noexcept nogil
     cdef int append(self, const uint8_t* data, uint32_t size, bint framed) noexcept nogil
     cdef int load_index(self, uint64_t file_size) noexcept nogil

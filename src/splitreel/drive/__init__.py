@@ -3,7 +3,11 @@
 It knows positions and status; it does not know what the blocks hold.
 """
 
-from splitreel.drive.address import FORMS, open_transport, parse_size, redacted
+import contextlib
+import os
+from pathlib import Path
+
+from splitreel.drive.address import FORMS, hold_tape_node, open_transport, parse_size, redacted
 from splitreel.drive.replies import (
     Attribute,
     BlockLimits,
@@ -39,9 +43,12 @@ def open_drive(url: str, **options: object) -> Drive:
         UsageError: the address is unknown, or this build lacks the transport.
         TapeError: the drive is not there, in use, cannot be reached, or is no tape drive.
     """
-    transport = open_transport(url, **options)
-    try:
-        return Drive(transport)
-    except BaseException:
-        transport.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        node = hold_tape_node(url) if Path(url).exists() else None
+        if node is not None:
+            undo.callback(os.close, node)
+        transport = open_transport(url, **options)
+        undo.callback(transport.close)
+        drive = Drive(transport)
+        drive.at_close(undo.pop_all())
+        return drive

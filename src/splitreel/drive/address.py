@@ -1,6 +1,8 @@
 """address opens the transport that a TAPE argument names: a device node, iscsi://, file:, null:. It sends nothing."""
 
+import errno
 import importlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,33 @@ def _open_device(url: str, options: dict[str, object]) -> Transport:
     node = sg_node(url)
     module = _compiled("sg", "local SCSI drives", "Build splitreel on Linux with the kernel's headers.")
     return _make(lambda **rest: module.SgTransport(node, **rest), url, options)
+
+
+def hold_tape_node(url: str, sysfs: Path = SYSFS, nodes: Path = Path("/dev")) -> int | None:
+    """A descriptor on the st driver's own node of a local drive, so that nobody else uses it meanwhile; else None.
+
+    We work through sg, beside st: an mt or tar started on /dev/nst0 would move the tape under a running backup. While
+    st's node is open it refuses a second opener.
+
+    Raises:
+        TapeError: somebody else has it open.
+    """
+    if not url.startswith("/dev/"):
+        return None
+    found = sorted((sysfs / "scsi_generic" / Path(sg_node(url, sysfs)).name / "device" / "scsi_tape").glob("nst*"))
+    if not found:
+        return None
+    node = nodes / min((item.name for item in found), key=len)
+    try:
+        return os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            return None  # st without a medium, or not permitted: nothing is gained by refusing
+        raise errors.TapeError(
+            f"opening tape {url}", f"{node} is in use", "Find its user with fuser, and end it."
+        ) from None
 
 
 def sg_node(path: str, sysfs: Path = SYSFS) -> str:

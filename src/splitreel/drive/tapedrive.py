@@ -1,5 +1,6 @@
 """tapedrive is one tape drive: status, positions, filemarks, attributes. It does not know what the blocks hold."""
 
+import contextlib
 import importlib
 import time
 from types import TracebackType
@@ -37,6 +38,7 @@ class Drive:
         self.name = transport.name
         self._lacks: set[str] = set()
         self._facade: Any = None
+        self._undo = contextlib.ExitStack()
         self._counted = False
         self.identity = self._identify()
         self._take_attentions()
@@ -66,6 +68,11 @@ class Drive:
     def close(self) -> None:
         """Let go of the drive; the tape stays where it is."""
         self.transport.close()
+        self._undo.close()
+
+    def at_close(self, undo: contextlib.ExitStack) -> None:
+        """Close this as well when the drive is closed."""
+        self._undo = undo
 
     @property
     def scsi(self) -> Any:
