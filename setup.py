@@ -48,9 +48,9 @@ def extension(source: Path) -> Extension | None:
     link_args = ["-pthread", *(["--coverage"] if COVERAGE else [])]
     macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
     if stem == "iscsi":
-        found = pkg_config("libiscsi")
+        found = pkg_config("libiscsi >= 1.19")
         if found is None:
-            print("splitreel: libiscsi not found by pkg-config: building without the iscsi transport (iscsi:// drives)")
+            print("splitreel: no libiscsi 1.19 or newer found by pkg-config: building without iscsi:// drives")
             return None
         compile_args += found[0]
         link_args += found[1]

@@ -151,7 +151,8 @@ def generic_node(path, classes=TAPE_CLASS):
 cdef class SgTransport(Transport):
     """Executes commands on a SCSI device of this machine. One thread at a time.
 
-    A command cannot be interrupted: signals wait until the kernel's time-out at the latest. After a TransportError the
+    A command cannot be interrupted: signals wait until the kernel gives it up, which is its time-out and then the
+    kernel's error recovery (130 s for a time-out of 2 s on an iSCSI path gone silent). After a TransportError the
     position on tape is unknown; the device stays open, since the kernel has reset it and it may be asked where it is.
     """
 

@@ -119,6 +119,8 @@ class TapeTarget:
         for program in ("tgtd", "tgtadm", "tgtimg"):
             if shutil.which(program, path=_search_path()) is None:
                 raise TapeError("starting a tape target", f"{program} is not installed", "apt-get install tgt")
+        if os.geteuid() != 0:
+            raise TapeError("starting a tape target", "tgtd heeds root alone", "Run as root, or use a drive file:PATH.")
         if self._process is not None:
             raise TapeError("starting a tape target", "it is running already", "Call stop() first.")
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -283,8 +285,8 @@ class TapeTarget:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=START_SECONDS, check=False, env=self._environment({})
             )
-        except subprocess.TimeoutExpired as error:
-            raise TapeError(what, "no answer from tgtd", f"See {self.log}.") from error
+        except subprocess.TimeoutExpired:
+            raise TapeError(what, "no answer from tgtd", f"See {self.log}.") from None  # it quotes the secret
         if check and done.returncode != 0:
             why = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
             raise TapeError(what, why.splitlines()[-1], f"See {self.log}.")
