@@ -1,6 +1,7 @@
 """parts is what the session's tests share: a job over a mirrored volume, and a tape that keeps what it is given."""
 
 import sqlite3
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -65,8 +66,11 @@ class KeepingTape(Tape):
     ) -> Kept:
         kept = Kept()
         files, extents, names = (np.asarray(c) for c in (source.files, source.extents, source.names))
-        for path in paths:
-            file = files[names[source.find(path)]["file"]]
+        inside = tuple(path + b"/" for path in paths)
+        for index, path in enumerate(source.paths()):
+            file = files[names[index]["file"]]
+            if not (stat.S_ISREG(int(file["mode"])) and (path in paths or path.startswith(inside) or b"" in paths)):
+                continue
             content = bytearray(int(file["size"]) + source.block_size)
             first = int(file["first_extent"])
             for extent in extents[first : first + int(file["extent_count"])]:
