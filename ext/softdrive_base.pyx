@@ -247,10 +247,14 @@ cdef class DriveBase(Transport):
         return True
 
     cdef int flush(self, reply_t* reply) noexcept nogil:
-        """Buffered blocks to the medium. 1, with a deferred error in the reply, when the kernel could not."""
+        """Buffered blocks to the medium. 1, with a deferred error in the reply, when the kernel could not.
+
+        The kernel tells of a failed writeback once, and may have dropped the pages: what was buffered is given up.
+        """
         if (self.medium.synced.offset == self.medium.end.offset or self.medium.synchronize() == MEDIUM_BLOCK):
             return 0
         self.state.write_errors += 1
+        self.lose_buffer()
         self.check(reply, 0x3, 0x0C00, 0)
         reply.sense[0] |= 0x01
         return 1

@@ -122,10 +122,7 @@ cdef class Medium:
             raise errors.TapeError(f"opening tape file {self.path}", os.strerror(c_errno))
         size = <uint64_t>status.st_size
         with nogil:
-            if not self.load_index(size):
-                rc = self.scan(size)
-            else:
-                rc = MEDIUM_BLOCK
+            rc = MEDIUM_BLOCK if self.load_index(size) else self.scan(size)
         if rc == MEDIUM_FAILED:
             raise errors.TapeError(f"scanning tape file {self.path}", os.strerror(self.os_errno))
         self.synced = self.end

@@ -99,10 +99,18 @@ cdef class Transport:
         pass
 
     def close(self):
-        """Close the path to the drive; idempotent. Later commands raise Misuse."""
-        if not self.closed:
-            self.closed = True
-            self.close_transport()
+        """Close the path to the drive; idempotent. Later commands raise Misuse.
+
+        Raises:
+            Misuse: another thread's command is outstanding; nothing was closed.
+        """
+        if self.closed:
+            return
+        if not splitreel_enter(&self.busy):
+            raise errors.Misuse(f"closing {self.name}", "a command is outstanding")
+        self.closed = True
+        self.close_transport()
+        splitreel_leave(&self.busy)
 
     def __enter__(self):
         return self

@@ -1,129 +1,12 @@
-"""Sense data and statuses; the Transport base class. Drives that answer are tested in tests/drive."""
+"""Transport and Tape: what they refuse, and how replies become conditions. Drives that answer: tests/drive."""
 
-import struct
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from splitreel import errors
-from splitreel.core import sense as sense_data
 from splitreel.core import tape
-
-EARLY_WARNING, PROGRAMMABLE_EARLY_WARNING, FILEMARK, END_OF_DATA, BEGINNING_OF_PARTITION, INCORRECT_LENGTH = range(1, 7)
-FM, EOM, ILI = 0x80, 0x40, 0x20
-
-
-def fixed(
-    key: int, asc: int = 0, ascq: int = 0, bits: int = 0, information: int | None = None, deferred: bool = False
-) -> bytes:
-    """Fixed format sense data, SPC-4 4.5.3."""
-    code = (0x71 if deferred else 0x70) | (0x80 if information is not None else 0)
-    return struct.pack(">BBBiB4xBB4x", code, 0, key | bits, information or 0, 10, asc, ascq)
-
-
-def descriptor(
-    key: int, asc: int = 0, ascq: int = 0, bits: int = 0, information: int | None = None, deferred: bool = False
-) -> bytes:
-    """Descriptor format sense data, SPC-4 4.5.2, stream commands descriptor last."""
-    items = b"" if information is None else struct.pack(">BBBxq", 0, 10, 0x80, information)
-    items += struct.pack(">BBxB", 4, 2, bits)
-    return struct.pack(">BBBB3xB", 0x73 if deferred else 0x72, key, asc, ascq, len(items)) + items
-
-
-@pytest.mark.parametrize("encode", [fixed, descriptor])
-@pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ({"key": 0, "ascq": 2, "bits": EOM}, EARLY_WARNING),
-        ({"key": 0, "bits": EOM}, EARLY_WARNING),
-        ({"key": 0, "ascq": 7, "bits": EOM}, PROGRAMMABLE_EARLY_WARNING),
-        ({"key": 0, "ascq": 1, "bits": FM}, FILEMARK),
-        ({"key": 0, "ascq": 1, "bits": FM | EOM}, FILEMARK),
-        ({"key": 8, "ascq": 5}, END_OF_DATA),
-        ({"key": 8, "bits": EOM}, END_OF_DATA),
-        ({"key": 0, "ascq": 5}, END_OF_DATA),
-        ({"key": 0, "ascq": 4, "bits": EOM}, BEGINNING_OF_PARTITION),
-        ({"key": 0, "bits": ILI, "information": -3}, INCORRECT_LENGTH),
-        ({"key": 1, "asc": 0x18}, 0),
-        ({"key": 8, "asc": 0x14, "ascq": 3}, -40),
-        ({"key": 3, "asc": 0x11}, -40),
-        ({"key": 3, "asc": 0x11, "bits": FM}, -40),
-        ({"key": 0xD, "ascq": 2, "bits": EOM}, -43),
-        ({"key": 7, "asc": 0x27}, -44),
-        ({"key": 7, "asc": 0x30, "ascq": 0x0C}, -44),
-        ({"key": 7, "asc": 0x20, "ascq": 2}, -40),
-        ({"key": 2, "asc": 0x3A}, -45),
-        ({"key": 6, "asc": 0x29}, -42),
-        ({"key": 3, "asc": 0x0C, "deferred": True}, -41),
-        ({"key": 0, "ascq": 2, "bits": EOM, "deferred": True}, -41),
-    ],
-)
-def test_sense_data_become_a_condition_or_a_fault(encode, fields, status) -> None:
-    assert sense_data.classify(2, encode(**fields)) == status
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(0, 0), (4, 0), (8, -47), (0x28, -47), (0x18, -46), (0x40, -48), (0x30, -40), (2, -40)]
-)
-def test_status_without_sense_data(status: int, code: int) -> None:
-    assert sense_data.classify(status, b"") == code
-
-
-@pytest.mark.parametrize("encode", [fixed, descriptor])
-@given(
-    key=st.integers(0, 15),
-    asc=st.integers(0, 255),
-    ascq=st.integers(0, 255),
-    bits=st.sampled_from([0, FM, EOM, ILI, FM | EOM, FM | EOM | ILI]),
-    information=st.none() | st.integers(-(2**31), 2**31 - 1),
-    deferred=st.booleans(),
-)
-@settings(max_examples=60)
-def test_sense_data_come_back_field_by_field(encode, key, asc, ascq, bits, information, deferred) -> None:
-    sense = sense_data.parse_sense(encode(key, asc, ascq, bits, information, deferred))
-
-    assert (sense["key"], sense["asc"], sense["ascq"]) == (key, asc, ascq)
-    assert (sense["filemark"], sense["eom"], sense["ili"]) == (bool(bits & FM), bool(bits & EOM), bool(bits & ILI))
-    assert sense["information_valid"] == (information is not None)
-    assert sense["information"] == (information or 0)
-    assert sense["valid"] and sense["deferred"] == deferred
-
-
-@given(st.binary(max_size=300), st.sampled_from([None, 0x70, 0x71, 0x72, 0x73, 0xF0]))
-@settings(max_examples=300)
-def test_no_sense_data_crash_the_decoder(data: bytes, code: int | None) -> None:
-    if code is not None and data:
-        data = bytes([code]) + data[1:]
-
-    sense = sense_data.parse_sense(data)
-    status = sense_data.classify(2, data)
-
-    assert 0 <= sense["key"] <= 15
-    assert status in range(7) or status in (-40, -41, -42, -43, -44, -45)
-    assert sense["valid"] or status == -40
-
-
-@pytest.mark.parametrize("size", range(18))
-def test_cut_fixed_sense_data_yield_only_what_is_there(size: int) -> None:
-    sense = sense_data.parse_sense(fixed(3, 0x11, 0x22, information=7)[:size])
-
-    assert sense["valid"] == (size >= 3)
-    assert sense["information_valid"] == (size >= 7)
-    assert sense["asc"] == (0x11 if size >= 13 else 0)
-    assert sense["ascq"] == (0x22 if size >= 14 else 0)
-
-
-def test_cut_descriptor_is_not_believed() -> None:
-    whole = descriptor(0, information=5, bits=ILI)
-
-    assert sense_data.parse_sense(whole[:-1])["ili"] == 0
-    assert sense_data.parse_sense(whole[:-1])["information"] == 5
-    assert sense_data.parse_sense(whole[:15])["information_valid"] == 0
-
-
-def test_vendor_sense_format_is_not_valid() -> None:
-    assert not sense_data.parse_sense(b"\x7f" + bytes(17))["valid"]
+from splitreel.core.softdrive import SoftDrive
 
 
 def test_base_transport_executes_nothing() -> None:
@@ -157,3 +40,92 @@ def test_tape_refuses_a_template_of_another_command() -> None:
 def test_tape_refuses_a_block_limit_that_a_cdb_cannot_carry(limit: int) -> None:
     with pytest.raises(errors.Misuse, match="block limit"):
         tape.Tape(tape.Transport(), b"\x0a" + bytes(5), b"\x08" + bytes(5), b"\x10" + bytes(5), max_block=limit)
+
+
+WRITE_6, READ_6, FILEMARKS_6 = (bytes([opcode, 0, 0, 0, 0, 0]) for opcode in (0x0A, 0x08, 0x10))
+FILEMARKS_16 = b"\x80" + bytes(15)
+
+
+def soft_tape(drive: SoftDrive, read: bytes = READ_6, filemarks: bytes = FILEMARKS_6) -> tape.Tape:
+    drive.run_command(bytes(6))
+    return tape.Tape(drive, WRITE_6, read, filemarks, max_block=1 << 20)
+
+
+@pytest.mark.parametrize("size", [0, (1 << 20) + 1, 1 << 24])
+def test_block_of_a_length_out_of_range_is_a_defect(tmp_path: Path, size: int) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive, pytest.raises(errors.Misuse):
+        soft_tape(drive).write(bytes(size))
+
+
+@pytest.mark.parametrize("capacity", [0, 1 << 24])
+def test_read_of_a_length_out_of_range_is_a_defect(tmp_path: Path, capacity: int) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive, pytest.raises(errors.Misuse):
+        soft_tape(drive).read(capacity)
+
+
+@pytest.mark.parametrize("read", [READ_6, b"\x08\x02\x00\x00\x00\x00"], ids=["plain", "SILI"])
+def test_shorter_block_has_its_own_length(tmp_path: Path, read: bytes) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive, read)
+        moving.write(b"0123456")
+        drive.run_command(b"\x01" + bytes(5))
+
+        assert moving.read(1000) == b"0123456"
+
+
+def test_longer_block_is_a_limit_and_is_passed(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        moving.write(b"0123456")
+        moving.write(b"next")
+        drive.run_command(b"\x01" + bytes(5))
+        moving.object_id = 0
+
+        with pytest.raises(errors.LimitReached, match="has 7 bytes, room was for 4"):
+            moving.read(4)
+        assert moving.object_id == 1
+        assert moving.read(4) == b"next"
+
+
+def test_filemarks_count_as_objects(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive, filemarks=FILEMARKS_16)
+        moving.filemarks(3)
+        moving.filemarks(1, immediate=True)
+        moving.filemarks(0)
+
+        assert moving.object_id == drive.end[1] == 4
+        with pytest.raises(errors.Misuse):
+            moving.filemarks(1 << 24)
+
+
+def test_fault_names_the_object_and_carries_the_sense(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        moving.write(b"x")
+        drive.inject("write-error")
+        with pytest.raises(errors.CheckCondition) as raised:
+            moving.write(b"y")
+
+    assert raised.value.what == "writing a tape block (object 1)"
+    assert raised.value.why == "medium error: write error, sense 3h/0Ch/00h"
+    assert raised.value.sense == (3, 0x0C, 0)
+
+
+def test_full_tape_wants_an_operator(tmp_path: Path) -> None:
+    with SoftDrive.create(tmp_path / "a.tap", 4000, early_warning=0) as drive:
+        moving = soft_tape(drive)
+        moving.write(bytes(3000))
+        with pytest.raises(errors.EndOfMedium) as raised:
+            moving.write(bytes(3000))
+
+        assert raised.value.exit_code == errors.EXIT_OPERATOR
+        assert moving.object_id == 1
+
+
+def test_context_closes_the_transport(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        pass
+
+    with pytest.raises(errors.Misuse, match="closed"):
+        drive.run_command(bytes(6))

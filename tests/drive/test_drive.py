@@ -353,6 +353,7 @@ def test_missing_transport_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_secret_is_left_out_of_messages() -> None:
     assert redacted("iscsi://me%s3cret@host/target/1") == "iscsi://me@host/target/1"
+    assert redacted("iscsi://me%s3/cr@t@host/target/1") == "iscsi://me@host/target/1"
     assert redacted("iscsi://host/target/1%25") == "iscsi://host/target/1%25"
     assert redacted("file:a%b@c") == "file:a%b@c"
 

@@ -21,7 +21,7 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 def redacted(url: str) -> str:
     """The address without a secret in it, for messages."""
-    return re.sub(r"^(iscsi://[^/@%]*)%[^/@]*@", r"\1@", url)
+    return re.sub(r"^(iscsi://[^/@%]*)%.*@", r"\1@", url)
 
 
 def open_transport(url: str, **options: object) -> Transport:
