@@ -1,12 +1,13 @@
 """A whole session over real parts: phases in order, a window that is measured, a copy that recovers."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from splitreel import journal
-from splitreel.errors import QuiesceError, SplitreelError, UsageError
+from splitreel.errors import MirrorError, QuiesceError, SplitreelError, UsageError
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.session import phase_order
 from tests.session.parts import KeepingSession, Kept, job_of, sound
@@ -91,3 +92,77 @@ def test_a_failure_in_any_phase_lets_go_and_puts_back(embedded: EmbeddedMirror, 
     (history,) = journal.histories(state)
     assert history.finished
     KeepingSession(job_of(embedded, "null:"), state, print).run()
+
+
+def test_ctrl_c_inside_the_window_lets_go(embedded: EmbeddedMirror, state: Path) -> None:
+    class Interrupted(KeepingSession):
+        def enter(self, phase: str) -> None:
+            if phase == "split":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(job_of(embedded, "null:"), state, print).run()
+    assert writes_within(Path(embedded.mount_point), 5)
+    assert journal.histories(state)[0].finished
+
+
+def test_a_file_outside_the_mirrored_volume_is_refused_and_let_go(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").touch()
+    command = {"type": "command", "quiesce": "true", "unquiesce": "true", "discover": f"echo {tmp_path}/elsewhere"}
+    job = job_of(embedded, "null:", quiesce=[command, {"type": "fsfreeze", "mount": embedded.mount_point}])
+    with pytest.raises(QuiesceError, match="not on the mirrored volume"):
+        KeepingSession(job, state, print).run()
+    assert writes_within(Path(embedded.mount_point), 5)
+
+
+def test_a_mirror_of_another_file_system_is_noticed(embedded: EmbeddedMirror, state: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.img"
+    with other.open("wb") as file:
+        file.truncate(32 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", other], check=True, capture_output=True)
+    job = job_of(embedded, "null:", mirror={"type": "static", "image": str(other)})
+    with pytest.raises(MirrorError, match="another file system"):
+        KeepingSession(job, state, print).run()
+
+
+def test_commands_alone_make_a_session(embedded: EmbeddedMirror, state: Path, tmp_path: Path) -> None:
+    """A site's scripts for both: here they freeze by fsfreeze(8) and copy the image as the split."""
+    mount, copy, log = embedded.mount_point, tmp_path / "copy.img", tmp_path / "log"
+    job = job_of(
+        embedded,
+        "null:",
+        mount=mount,
+        quiesce=[
+            {
+                "type": "command",
+                "quiesce": f"sh -c 'echo hold >>{log}; fsfreeze -f {mount}'",
+                "unquiesce": f"sh -c 'echo release >>{log}; fsfreeze -u {mount} 2>/dev/null; echo \"#INFO released\"'",
+                "discover": f"find {mount}/other -type f",
+            }
+        ],
+        mirror={
+            "type": "command",
+            "image": str(copy),
+            "split": f"sh -c 'echo split >>{log}; cp {embedded.primary_image} {{image}}'",
+            "rejoin": f"sh -c 'echo rejoin >>{log}; rm {{image}}'",
+        },
+    )
+    result = KeepingSession(job, state, print).run()
+    assert isinstance(result.backup, Kept)
+    assert len(result.backup.files) == 20
+    assert result.backup.files[b"other/file3"] == b"\3" * 5000
+    assert log.read_text().split() == ["hold", "split", "release", "rejoin"]
+    assert not copy.exists()
+
+
+def test_a_quiesce_command_that_hangs_ends_with_its_time_limit(embedded: EmbeddedMirror, state: Path) -> None:
+    command = {"type": "command", "quiesce": "sleep 60", "unquiesce": "true", "timeout_s": 0.3}
+    job = job_of(embedded, "null:", quiesce=[command, {"type": "fsfreeze", "mount": embedded.mount_point}])
+    with pytest.raises(QuiesceError, match="longer than"):
+        KeepingSession(job, state, print).run()
+    assert writes_within(Path(embedded.mount_point), 5)
+    mirror = embedded.mirror()
+    assert mirror.is_in_sync()
+    mirror.close()

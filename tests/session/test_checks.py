@@ -1,0 +1,115 @@
+"""What would go wrong within the window is refused before it, however indirectly it stands on what is frozen."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from splitreel import session_checks
+from splitreel.errors import MirrorError, QuiesceError, UsageError
+from splitreel.mirror import SplitImage
+from splitreel.session_image import opened
+from tests.support import need_root
+from tests.volumes import ext4_volume
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    with ext4_volume(tmp_path, 128 << 20) as mount:
+        yield mount
+
+
+def refuse(path: Path, frozen: Path) -> None:
+    with pytest.raises(UsageError, match="will be frozen") as caught:
+        session_checks.keep_apart([("state directory", str(path))], [str(frozen)])
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_on_the_frozen_file_system_itself_even_when_it_does_not_exist_yet(volume: Path) -> None:
+    refuse(volume, volume)
+    refuse(volume / "not" / "yet", volume)
+
+
+def test_elsewhere_is_allowed(volume: Path, tmp_path: Path) -> None:
+    # The volume's own image lies on the root file system; the other way round would be a wait.
+    session_checks.keep_apart([("state directory", str(tmp_path))], [str(volume)])
+
+
+def test_on_a_loop_device_over_an_image_on_it(volume: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (volume / "sub").mkdir()
+    with ext4_volume(volume / "sub", 16 << 20) as inner:
+        refuse(inner, volume)
+        session_checks.keep_apart([("tape", str(volume / "x"))], [str(inner)])
+
+
+def test_on_an_overlay_whose_upper_directory_is_on_it(volume: Path, tmp_path: Path) -> None:
+    for name in ("upper", "work"):
+        (volume / name).mkdir()
+    merged, lower = tmp_path / "merged", tmp_path / "lower"
+    merged.mkdir()
+    lower.mkdir()
+    options = f"lowerdir={lower},upperdir={volume}/upper,workdir={volume}/work"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
+    try:
+        refuse(merged, volume)
+    finally:
+        subprocess.run(["umount", merged], check=True)
+
+
+def test_own_files_name_tape_state_and_redirected_output(tmp_path: Path) -> None:
+    named = dict(session_checks.own_files(tmp_path, f"file:{tmp_path}/tape", ["/x"]))
+    assert named["state directory"] == str(tmp_path)
+    assert named["tape"] == f"{tmp_path}/tape"
+    assert named["mirror's file"] == "/x"
+
+
+def test_a_full_state_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session_checks.enough_space(tmp_path)
+    monkeypatch.setattr(session_checks, "FREE_BYTES", 1 << 60)
+    with pytest.raises(UsageError, match="MiB are free"):
+        session_checks.enough_space(tmp_path)
+
+
+def test_the_device_of_a_mount_point(volume: Path, tmp_path: Path) -> None:
+    device = session_checks.device_of(str(volume))
+    assert Path(device).stat().st_rdev == volume.stat().st_dev
+    with pytest.raises(MirrorError, match="no block device"):
+        session_checks.device_of(str(tmp_path))
+    with pytest.raises(MirrorError, match="no block device"):
+        session_checks.device_of("/proc")
+
+
+def test_files_are_named_from_the_volumes_root_and_must_be_on_it(volume: Path, tmp_path: Path) -> None:
+    (volume / "db").mkdir()
+    (volume / "db/a").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(volume)
+    assert session_checks.within(str(volume), [str(tmp_path / "link/db/a")]) == [b"db/a"]
+    (tmp_path / "outside").write_bytes(b"1")
+    with pytest.raises(QuiesceError, match="not on the mirrored volume"):
+        session_checks.within(str(volume), [str(tmp_path / "outside")])
+    subprocess.run(["mount", "-t", "tmpfs", "none", volume / "db"], check=True)
+    try:
+        (volume / "db/b").write_bytes(b"1")
+        with pytest.raises(QuiesceError, match="not on the mirrored volume"):
+            session_checks.within(str(volume), [str(volume / "db/b")])
+    finally:
+        subprocess.run(["umount", volume / "db"], check=True)
+
+
+def test_a_split_leg_that_begins_at_an_offset_is_read_from_there(tmp_path: Path) -> None:
+    need_root()
+    image = tmp_path / "leg"
+    image.write_bytes(b"\0" * 1048576 + b"volume" + os.urandom(1 << 20)[6:])
+    with opened(SplitImage(str(image), 1048576)) as device:
+        assert device.pread(0, 4096)[:6] == b"volume"
+        assert device.size == 1 << 20
+    with opened(SplitImage(str(image))) as device:
+        assert device.pread(0, 4096)[:6] == b"\0" * 6
+    loops = subprocess.run(["losetup", "-j", image], capture_output=True, text=True, check=True)
+    assert loops.stdout == ""
+    with pytest.raises(MirrorError, match="losetup"), opened(SplitImage(str(tmp_path / "absent"), 512)):
+        pass
