@@ -52,7 +52,6 @@ cdef enum:
     CHECK_CONDITION = 0x02
 
 SG_CLASS = Path("/sys/class/scsi_generic")
-TAPE_CLASS = Path("/sys/class/scsi_tape")
 ELEMENT_SIZE = Path("/sys/module/sg/parameters/scatter_elem_sz")
 
 cdef const char* SITE = b"sending a command through SCSI generic"
@@ -132,22 +131,6 @@ def decode(bytes header not None, bytes sense not None=b""):
 
 # --- devices --------------------------------------------------------------------------------------------------------
 
-def generic_node(path, classes=TAPE_CLASS):
-    """The /dev/sgN of a tape drive given as /dev/nstN, /dev/stN or a link to one; other paths come back resolved.
-
-    Raises:
-        UsageError: it is a tape drive without a SCSI generic node.
-    """
-    real = os.path.realpath(path)
-    generic = Path(classes) / os.path.basename(real) / "device" / "scsi_generic"
-    if not os.path.dirname(real) == "/dev" or not (Path(classes) / os.path.basename(real)).exists():
-        return real
-    nodes = sorted(node.name for node in generic.iterdir()) if generic.is_dir() else []
-    if not nodes:
-        raise errors.UsageError(f"opening {path}", "the kernel has no SCSI generic node for it", "modprobe sg")
-    return f"/dev/{nodes[0]}"
-
-
 cdef class SgTransport(Transport):
     """Executes commands on a SCSI device of this machine. One thread at a time.
 
@@ -162,7 +145,7 @@ cdef class SgTransport(Transport):
         self.limit_reason = ""
 
     def __init__(self, path, *, bint exclusive=False):
-        """Open ``/dev/sgN`` (or ``/dev/nstN``, whose sg node is taken). Nothing is ever created.
+        """Open ``/dev/sgN``. Nothing is ever created.
 
         ``exclusive``: refuse, and keep out, every other user of the sg node.
 
@@ -173,11 +156,10 @@ cdef class SgTransport(Transport):
         if self.fd >= 0 or self.closed:
             raise errors.Misuse(f"opening {path}", "this transport has been opened before")
         self.name = os.fspath(path)
-        node = generic_node(self.name)
-        self.fd = open_character_device(self.name, node, exclusive)
+        self.fd = open_character_device(self.name, exclusive)
         try:
             self.check_version()
-            self.set_limits(os.path.basename(node))
+            self.set_limits(os.path.basename(os.path.realpath(self.name)))
         except BaseException:
             self.close()
             raise
@@ -252,17 +234,17 @@ def read_number(path):
         return 0
 
 
-def open_character_device(str name, str node, bint exclusive):
+def open_character_device(str name, bint exclusive):
     """Open an existing SCSI generic node; without O_CREAT, and without waiting for another user to let go of it."""
     try:
-        status = os.stat(node)
+        status = os.stat(name)
     except OSError as error:
         raise errors.UsageError(f"opening {name}", os.strerror(error.errno), "lsscsi -g lists the drives.") from error
     if not stat.S_ISCHR(status.st_mode) or os.major(status.st_rdev) != SCSI_GENERIC_MAJOR:
         raise not_generic(name)
     try:
         # Without O_NONBLOCK an exclusive open waits for ever; nothing but the open heeds it.
-        return os.open(node, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if exclusive else 0))
+        return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if exclusive else 0))
     except OSError as error:
         raise errors.TapeError(f"opening {name}", os.strerror(error.errno), opening_advice(error.errno)) from error
 
@@ -277,4 +259,4 @@ def opening_advice(int number):
 
 def not_generic(name):
     return errors.UsageError(f"opening {name}", "it is not a SCSI generic device",
-                             "Name the drive as /dev/sgN or /dev/nstN; lsscsi -g lists them.")
+                             "Name the drive's sg node; lsscsi -g lists them.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from splitreel import errors
-from splitreel.core.sg import SgTransport, decode, generic_node, marshal, transfer_limits
+from splitreel.core.sg import SgTransport, decode, marshal, transfer_limits
 from tests.support import missing, need_root
 
 NO_DATA, TO_DEVICE, FROM_DEVICE = 0, 1, 2
@@ -176,16 +176,3 @@ class TestRefusals:
             missing("this container may not make device nodes")
         with pytest.raises(errors.TapeError):
             SgTransport(node)
-
-
-class TestNodes:
-    def test_tape_is_resolved_to_its_generic_node(self, tmp_path: Path) -> None:
-        (tmp_path / "nst3" / "device" / "scsi_generic" / "sg5").mkdir(parents=True)
-
-        assert generic_node("/dev/nst3", tmp_path) == "/dev/sg5"
-        assert generic_node("/dev/sg5", tmp_path) == "/dev/sg5"
-
-    def test_tape_without_the_driver(self, tmp_path: Path) -> None:
-        (tmp_path / "nst3" / "device").mkdir(parents=True)
-        with pytest.raises(errors.UsageError, match="no SCSI generic node"):
-            generic_node("/dev/nst3", tmp_path)

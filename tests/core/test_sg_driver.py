@@ -14,7 +14,7 @@ PREAMBLE = """
 import os, signal, struct
 from splitreel import errors
 from splitreel.core import sg
-sg.open_character_device = lambda name, node, exclusive: os.open("/dev/null", os.O_RDWR)
+sg.open_character_device = lambda name, exclusive: os.open("/dev/null", os.O_RDWR)
 drive = sg.SgTransport("/dev/sg0")
 def told():
     data = bytearray(18)
