@@ -138,8 +138,8 @@ class Session:
     def run(self) -> SessionResult:
         """All phases; on any failure everything begun is taken back, the database first."""
         try:
-            self.check_all()
             self._journal = Journal.begin(self.state, self.job.name, config=self.job.record())
+            self.check_all()
             for name, step in self._steps.items():
                 self._run_phase(name, step)
             self._journal.end("done", backup=self._outcome_id())

@@ -29,17 +29,22 @@ def test_a_cycle(tmp_path: Path) -> None:
     assert mirror.state() == "in-sync"
     mirror.flush()
     assert mirror.split() == SplitImage(str(tmp_path / "image"), 1048576)
-    assert mirror.state() == "unknown"
+    assert mirror.state() == "split"
     assert mirror.files() == [str(tmp_path / "image")]
     assert mirror.dirty_bytes() == 4096
+    assert create(settings(tmp_path)).state() == "unknown"
     mirror.rejoin(nullcontext)
+    assert mirror.state() == "in-sync"
     mirror.close()
     assert (tmp_path / "log").read_text() == f"split\nrejoin {tmp_path}/image\n"
 
 
 def test_failures_are_told(tmp_path: Path) -> None:
+    failing = create(settings(tmp_path, split="sh -c 'exit 2'"))
+    failing.establish()
     with pytest.raises(MirrorError, match="status 2"):
-        create(settings(tmp_path, split="sh -c 'exit 2'")).split()
+        failing.split()
+    assert failing.state() == "unknown"
     with pytest.raises(MirrorError, match="cannot be read after the split"):
         create(settings(tmp_path, split="true")).split()
     with pytest.raises(MirrorError, match="one number"):

@@ -156,6 +156,16 @@ def test_commands_alone_make_a_session(embedded: EmbeddedMirror, state: Path, tm
     assert log.read_text().split() == ["hold", "split", "release", "rejoin"]
     assert not copy.exists()
 
+    class Failing(KeepingSession):
+        def enter(self, phase: str) -> None:
+            if phase == "prepare":
+                raise SplitreelError("told to fail")
+
+    log.unlink()
+    with pytest.raises(SplitreelError, match="told to fail"):
+        Failing(job, state, print).run()
+    assert log.read_text().split() == ["hold", "release"]
+
 
 def test_a_quiesce_command_that_hangs_ends_with_its_time_limit(embedded: EmbeddedMirror, state: Path) -> None:
     command = {"type": "command", "quiesce": "sleep 60", "unquiesce": "true", "timeout_s": 0.3}

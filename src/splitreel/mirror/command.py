@@ -2,7 +2,8 @@
 
 Contract: each command ends with status 0 and prints nothing but lines that begin with ``#INFO``. ``{image}`` in a
 command is replaced by the image's path. ``split`` runs inside the window. Without ``in_sync`` the mirror counts as in
-sync when ``establish`` has returned. ``dirty`` prints a number of bytes. Templates, for LVM and for md:
+sync when ``establish`` has returned. ``dirty`` prints a number of bytes. ``rejoin`` must be harmless when the mirror is
+not split: after a crash nobody may know. Templates, for LVM and for md:
 
     [job.NAME.mirror]
     type = "command"
@@ -67,6 +68,7 @@ class CommandMirror:
         self._timeout_s = timeout_s
         self.name = f"command {image}"
         self.remarks: list[str] = []
+        self._known = ""  # the state that this process has brought about
 
     def check(self) -> None:
         """The commands can be run."""
@@ -79,12 +81,15 @@ class CommandMirror:
         return [self._image.path] if Path(self._image.path).exists() else []
 
     def state(self) -> str:
-        """As ``in_sync`` says, else unknown: what was done is in the session's journal."""
+        """As this process has left it, else as ``in_sync`` says, else unknown."""
+        if self._known:
+            return self._known
         return "in-sync" if self._commands["in_sync"] and self.is_in_sync() else "unknown"
 
     def establish(self) -> None:
         """Run ``establish``."""
         self._run("establish", self._timeout_s)
+        self._known = "in-sync"
 
     def wait_in_sync(self, timeout_s: float) -> None:
         """Ask ``in_sync`` until it succeeds."""
@@ -107,7 +112,9 @@ class CommandMirror:
 
     def split(self) -> SplitImage:
         """Run ``split``; the image must be readable then."""
+        self._known = "unknown"
         self._run("split", self._split_timeout_s)
+        self._known = "split"
         if not os.access(self._image.path, os.R_OK):
             raise MirrorError(f"{self.name}: split", "the image cannot be read after the split", "Correct `image`.")
         return self._image
@@ -125,6 +132,7 @@ class CommandMirror:
     def rejoin(self, hold: Hold) -> None:
         """Run ``rejoin``."""
         self._run("rejoin", self._timeout_s)
+        self._known = "in-sync"
 
     def forget(self) -> None:
         """Nothing: only the site's scripts can."""
