@@ -57,6 +57,7 @@ cdef class DriveBase(Transport):
         self.out = <uint8_t*>calloc(1, PAGE_BYTES)
         if self.out == NULL:
             raise MemoryError
+        self.canned_opcode = -1
 
     def __dealloc__(self):
         free(self.out)
@@ -82,6 +83,22 @@ cdef class DriveBase(Transport):
                 self.injections[i] = injection_t(number, after_blocks, count)
                 return
         raise errors.Misuse("injecting a fault", "too many at once")
+
+    def inject_reply(self, int opcode, int status, const uint8_t[::1] sense not None, uint32_t transferred=0):
+        """Answer the next command of this opcode with a SAM status and sense data, as they are, and do not execute it.
+
+        Raises:
+            Misuse: the sense data are longer than sense data can be.
+        """
+        if sense.shape[0] > <Py_ssize_t>sizeof(self.canned.sense):
+            raise errors.Misuse("injecting a reply", f"{sense.shape[0]} bytes of sense data")
+        memset(&self.canned, 0, sizeof(reply_t))
+        self.canned.status = <uint8_t>status
+        self.canned.transferred = transferred
+        self.canned.sense_size = <uint32_t>sense.shape[0]
+        if sense.shape[0]:
+            memcpy(self.canned.sense, &sense[0], <size_t>sense.shape[0])
+        self.canned_opcode = opcode
 
     # --- what waits to be told ---
 
@@ -118,6 +135,11 @@ cdef class DriveBase(Transport):
     cdef int strike(self, uint8_t opcode, reply_t* reply) noexcept nogil:
         cdef injection_t* item
         cdef int i
+        if self.canned_opcode == opcode:
+            self.canned_opcode = -1
+            self.strikes += 1
+            reply[0] = self.canned
+            return STRUCK
         for i in range(MAX_INJECTIONS):
             item = &self.injections[i]
             if item.count == 0 or item.after_blocks > 0:

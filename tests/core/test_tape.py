@@ -1,5 +1,6 @@
 """Transport and Tape: what they refuse, and how replies become conditions. Drives that answer: tests/drive."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,99 @@ def test_context_closes_the_transport(tmp_path: Path) -> None:
 
     with pytest.raises(errors.Misuse, match="closed"):
         drive.run_command(bytes(6))
+
+
+def sense(key: int, ascq: int = 0, bits: int = 0, information: int | None = None, asc: int = 0) -> bytes:
+    """Fixed format sense data."""
+    code = 0x70 if information is None else 0xF0
+    return struct.pack(">BBBiB4xBB4x", code, 0, key | bits, information or 0, 10, asc, ascq)
+
+
+FM, EOM, ILI = 0x80, 0x40, 0x20
+
+
+@pytest.mark.parametrize(
+    ("answer", "moved", "error", "why"),
+    [
+        (sense(0, 2, EOM, 100), 100, errors.EndOfMedium, "no sense"),  # early warning, and the block is left over
+        (sense(0, 1, FM), 100, errors.CheckCondition, "no sense"),
+        (sense(8, 5), 100, errors.CheckCondition, "blank check"),
+        (b"", 100, errors.CheckCondition, "without readable sense"),
+        (b"\x7fvendor", 100, errors.CheckCondition, "without readable sense"),
+        (None, 99, errors.IntegrityError, "another number of bytes"),
+    ],
+)
+def test_write_that_was_not_taken_does_not_count(
+    tmp_path: Path, answer: bytes | None, moved: int, error: type[errors.SplitreelError], why: str
+) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        drive.inject_reply(0x0A, 0 if answer is None else 2, answer or b"", moved)
+        with pytest.raises(error, match=why):
+            moving.write(bytes(100))
+
+        assert moving.object_id == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "condition"),
+    [
+        (sense(0, 2, EOM), 1),
+        (sense(0, 2, EOM, 0), 1),
+        (sense(0, 0, EOM), 1),
+        (sense(0, 7, EOM), 2),
+        (sense(1, 0, 0, asc=0x17), 0),  # recovered: the block is on tape
+    ],
+)
+def test_write_that_was_taken_counts(tmp_path: Path, answer: bytes, condition: int) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        drive.inject_reply(0x0A, 2, answer, 100)
+
+        assert moving.write(bytes(100)) == condition
+        assert moving.object_id == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "moved", "error"),
+    [
+        (sense(0, 0, ILI, 10), 80, errors.IntegrityError),  # a block of 90, of which 80 came
+        (sense(0, 0, ILI), 90, errors.CheckCondition),  # ILI without a residue: the length is unknown
+        (sense(0, 0, ILI, 101), 0, errors.IntegrityError),  # a block of -1 bytes
+        (sense(0, 4, EOM), 0, errors.CheckCondition),  # beginning of partition
+        (sense(3, 0, FM, asc=0x11), 0, errors.CheckCondition),  # an error beside a filemark is an error
+    ],
+)
+def test_read_whose_length_is_not_certain_is_a_fault(
+    tmp_path: Path, answer: bytes, moved: int, error: type[errors.SplitreelError]
+) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        drive.inject_reply(0x08, 2, answer, moved)
+        with pytest.raises(error):
+            moving.read(100)
+
+
+def test_filemarks_that_did_not_fit_are_a_full_tape(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        drive.inject_reply(0x10, 2, sense(0, 2, EOM, 2))
+        with pytest.raises(errors.EndOfMedium):
+            moving.filemarks(3)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (0x08, errors.TapeError),
+        (0x18, errors.ReservationConflict),
+        (0x28, errors.TapeError),
+        (0x40, errors.TransportError),
+    ],
+)
+def test_statuses_without_sense_data_are_faults(tmp_path: Path, status: int, error: type[errors.TapeError]) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        moving = soft_tape(drive)
+        drive.inject_reply(0x10, status, b"")
+        with pytest.raises(error):
+            moving.filemarks(0)

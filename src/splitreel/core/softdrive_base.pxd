@@ -36,6 +36,8 @@ cdef class DriveBase(Transport):
     cdef int attention                             # ASC << 8 | ASCQ of the unit attention to report, or 0
     cdef bint deferred                             # the next command reports a deferred error; buffered blocks are gone
     cdef injection_t injections[MAX_INJECTIONS]
+    cdef reply_t canned                            # inject_reply(): what the next command of canned_opcode is answered
+    cdef int canned_opcode                         # -1: none
     cdef readonly uint64_t strikes                 # injected faults that have struck
 
     cdef int strike(self, uint8_t opcode, reply_t* reply) noexcept nogil

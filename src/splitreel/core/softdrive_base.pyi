@@ -1,3 +1,5 @@
+from typing_extensions import Buffer
+
 from splitreel.core.softdrive_medium import Medium
 from splitreel.core.tape import Transport
 
@@ -8,3 +10,4 @@ class DriveBase(Transport):
     loaded: bool
     strikes: int
     def inject(self, kind: str, after_blocks: int = 0, count: int = 1) -> None: ...
+    def inject_reply(self, opcode: int, status: int, sense: Buffer, transferred: int = 0) -> None: ...
