@@ -72,17 +72,20 @@ def extension(source: Path) -> Extension | None:
     )
 
 
-def stale() -> bool:
-    """True when an interface is newer than what was generated from it.
+def forget_stale() -> None:
+    """Drop the generated C of each module whose own interface is newer.
 
-    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core.
+    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core. What cimports a
+    changed .pxd it regenerates by itself.
     """
-    interfaces = [p.stat().st_mtime for p in (ROOT / "src").rglob("*.pxd")]
-    generated = [p.stat().st_mtime for p in (ROOT / "build" / "cython").rglob("*.c")]
-    return bool(interfaces and generated and max(interfaces) > min(generated))
+    for interface in (ROOT / "src" / "splitreel" / "core").glob("*.pxd"):
+        generated = ROOT / "build" / "cython" / "ext" / f"{interface.stem}.c"
+        if generated.exists() and generated.stat().st_mtime < interface.stat().st_mtime:
+            generated.unlink()
 
 
 os.chdir(ROOT)
+forget_stale()
 extensions = [e for e in map(extension, sorted((ROOT / "ext").glob("*.pyx"))) if e is not None]
 setup(
     options={"build_ext": {"parallel": 2}},
@@ -91,7 +94,6 @@ setup(
         include_path=["src"],
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,
-        force=stale(),
         nthreads=2,
     ),
 )
