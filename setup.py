@@ -75,8 +75,8 @@ def extension(source: Path) -> Extension | None:
 def forget_stale() -> None:
     """Drop the generated C of each module whose own interface is newer.
 
-    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core. What cimports a
-    changed .pxd it regenerates by itself.
+    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core. What cimports
+    a changed .pxd it regenerates by itself.
     """
     for interface in (ROOT / "src" / "splitreel" / "core").glob("*.pxd"):
         generated = ROOT / "build" / "cython" / "ext" / f"{interface.stem}.c"
