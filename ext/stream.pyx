@@ -211,11 +211,12 @@ cdef class StreamWriter:
 
     # Writing: the other thread.
 
-    def _write(self):
+    def _write(self, writing):
         with nogil:
             self.writer_rc = self.write_out()
             if self.writer_rc != 0:
                 gate_stop(&self.filler.gate)
+        writing.release()
 
     cdef int write_out(self) noexcept nogil:
         """0 when all is written and synchronised, EARLY_WARNING when it stopped for that, below 0 a fault."""
@@ -355,30 +356,37 @@ cdef class StreamWriter:
 
     def run(self, uint64_t first_segment=0, uint64_t first_block=0, *, bint past_early_warning=False):
         self.prepare(first_segment, first_block, past_early_warning)
-        writer = threading.Thread(target=self._write, name="splitreel-writer", daemon=True)
+        writing = threading.Lock()
+        writing.acquire()
+        writer = threading.Thread(target=self._write, args=(writing,), name="splitreel-writer", daemon=True)
         self.running = True
         try:
             writer.start()
             with nogil:
                 self.layout_rc = self.lay_out()
         finally:
-            interrupt = self._join(writer)
+            interrupt = self._join(writer, writing)
             self.seconds = gate_now() - self.began
             self.running = False
         if interrupt is not None and self.filler.interrupt is None:
             self.filler.interrupt = interrupt
         return self.raise_outcome()
 
-    def _join(self, thread):
-        """Wait for the writing thread, whatever the user presses: memory is in use until it ends."""
+    def _join(self, thread, writing):
+        """Wait for the writing thread, whatever the user presses: memory is in use until it ends.
+
+        Not by Thread.join: up to Python 3.12 one that a signal interrupts takes the running thread for ended.
+        """
         interrupt = None
-        while thread.ident is not None and thread.is_alive():
+        while True:
             try:
-                thread.join()
+                # A signal that came while the GIL was released strikes at the first Python call: in here, not outside.
+                if thread.ident is not None:
+                    writing.acquire()
+                return interrupt
             except BaseException as error:
                 interrupt = error
                 gate_stop(&self.filler.gate)
-        return interrupt
 
     def cancel(self):
         self.cancelled = True

@@ -1,7 +1,7 @@
 """catalog remembers backups, volumes, segments and members in SQLite. It touches no drive.
 
 What it lists as written was confirmed by a synchronise. It can be lost: every tape carries its own, and ``rebuild``
-reads that back. Paths are byte strings. One connection, one thread.
+reads that back. Paths are byte strings. One connection, one thread at a time.
 """
 
 import os
@@ -185,7 +185,7 @@ class Catalog:
         except OSError as error:
             raise CatalogError(f"opening catalog {self.path}", error.strerror or "", "Name another --state.") from error
         with _reported(self.path, "opening"):
-            self.connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
+            self.connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
             try:
                 self._configure()
             except BaseException:

@@ -216,8 +216,10 @@ class Walk:
         lines = records.Lines()
         for _, chunk in self.reader.pieces():
             for line in lines.feed(chunk):
-                path, register, size = next(expected, (b"", 0, -1))
-                if line != b"%d %d %s" % (checksum.cksum_value(register, size), size, path) or size < 0:
+                if not line:  # decimal checksums differ in length: empty lines fill what was planned
+                    continue
+                path, register, size = next(expected, (b"", 0, 0))
+                if line != b"%d %d %s" % (checksum.cksum_value(register, size), size, path) or not path:
                     self.report.found(path, f"the line {line[:80]!r} of the checksum file does not match")
                     return
                 self.report.cksums += 1

@@ -284,7 +284,8 @@ find . -name '*.splitreel-part-0001-of-*' | while IFS= read -r first; do
     done"""
 CHECK = """\
 for sums in .splitreel/*.cksums; do
-        cut -d ' ' -f 3- "$sums" | tr '\\n' '\\0' | xargs -0 -r cksum -- | cmp - "$sums" && echo "$sums: good"
+        tr -s '\\n' <"$sums" | cut -d ' ' -f 3- | tr '\\n' '\\0' | xargs -0 -r cksum -- | diff -aB - "$sums" &&
+        echo "$sums: good"
     done"""
 README = """\
 This is a backup tape, written by {software}. It can be restored without that program.
@@ -295,7 +296,7 @@ Backup {backup}, begun {created} on host {host}.
 What is on it
     Tape file 0: a volume label of 80 bytes (VOL1, ECMA-13), and this text.
     Tape files 1, 2, ...: segments. Each is a complete archive in the pax format of IEEE 1003.1 (POSIX), of about
-    {segment_gib:g} GiB at most, in tape blocks of {block_size} bytes. In each, .splitreel/segment-NNNN.manifest (JSON
+    {segment_gib:.3g} GiB at most, in tape blocks of {block_size} bytes. In each, .splitreel/segment-NNNN.manifest (JSON
     lines) says what the segment holds and the CRC32C of every file and tape block; .splitreel/segment-NNNN.cksums
     holds what the POSIX program cksum prints for every file.
     The last tape file: .splitreel/redo/ (what the database needs to recover) and .splitreel/catalog.jsonl.
@@ -306,13 +307,17 @@ To restore everything: as root, with GNU tar, in an empty directory
     mt -f $TAPE rewind
     mt -f $TAPE setblk 0
     mt -f $TAPE fsf 1
-    while dd if=$TAPE bs={block_size} | tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf - ; do :; done
-The loop ends when tar says that what it was given does not look like an archive: that is the end of the tape.
-To restore one segment N only:  mt -f $TAPE rewind; mt -f $TAPE fsf N; then the command between while and do.
+    until LC_ALL=C dd if=$TAPE bs={block_size} 2>dd.log |
+        tar --xattrs --xattrs-include='*' --acls --numeric-owner --warning=no-unknown-keyword -xpf -
+        grep -q '^0+0 records in' dd.log
+    do :; done
+The loop ends at the end of the tape, where tar says that what it was given does not look like an archive.
+To restore segment N only:  mt -f $TAPE rewind; mt -f $TAPE fsf N; dd if=$TAPE bs={block_size} | tar ... as above.
 
 To check every file, before anything else is done with them
     {check}
 
 To join files that were stored in parts
     {join}
+Where tar said "Cannot hard link to" such a file: run the loop once more, with --skip-old-files, then this again.
 """

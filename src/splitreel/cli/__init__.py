@@ -6,7 +6,8 @@ It holds no mechanism: a verb calls one room below and prints what it says.
 # module -> the verbs it owns; only the module of the verb at hand is imported
 VERB_MODULES: dict[str, tuple[str, ...]] = {
     "inspect": ("map", "cat"),
-    "transfer": ("backup", "restore", "verify", "list"),
+    "backups": ("backup",),
+    "transfer": ("restore", "verify", "list"),
     "planning": ("plan",),
     "tapes": ("tape",),
     "catalogs": ("catalog",),

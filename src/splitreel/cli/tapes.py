@@ -1,9 +1,9 @@
-"""tapes holds the verb tape: status, load, rewind, erase and eject of one drive. It moves no data."""
+"""tapes holds the verb tape: status, label, load, rewind, erase and eject of one drive. It moves no data."""
 
 import argparse
 from typing import Any
 
-from splitreel import errors
+from splitreel import errors, volume
 from splitreel.cli import output
 from splitreel.drive import FORMS, open_drive
 from splitreel.drive.replies import TAPE_ALERTS
@@ -16,7 +16,12 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = verbs.add_parser("tape", help="look at a tape drive, move or erase its tape", epilog=FORMS)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     status = add_action(actions, "status", run_status, "say what drive and tape are, and where the tape stands")
+    status.add_argument("--label", action="store_true", help="rewind and say what the tape is")
     status.add_argument("--alerts", action="store_true", help="read the TapeAlert flags, which clears them")
+    label = add_action(actions, "label", run_label, "write a volume label on an empty tape")
+    label.add_argument("--name", default="", help="volume name, 1 to 6 characters as on the barcode (default: made up)")
+    label.add_argument("--overwrite", action="store_true", help="the splitreel backup on the tape may be lost")
+    label.add_argument("--force", action="store_true", help="whatever is on the tape may be lost")
     add_action(actions, "load", run_load, "load the tape that stands in the drive's door")
     add_action(actions, "rewind", run_rewind, "rewind the tape")
     erase = add_action(actions, "erase", run_erase, "erase the whole tape")
@@ -50,9 +55,24 @@ def run_status(args: argparse.Namespace) -> int:
     """The action status; a drive without a tape is no failure."""
     with open_drive(args.tape) as drive:
         facts = drive.status()
+        if args.label and facts["ready"]:
+            facts["holds"] = volume.recognise(drive).description
+            drive.rewind()
         if args.alerts:
             facts["alerts"] = [TAPE_ALERTS.get(flag, f"flag {flag}") for flag in drive.tape_alert()]
     return report(args, facts)
+
+
+def run_label(args: argparse.Namespace) -> int:
+    """The action label: a tape that holds something is refused unless its loss was allowed."""
+    with open_drive(args.tape) as drive:
+        drive.wait_ready(LOAD_SECONDS)
+        found = volume.recognise(drive)
+        volume.require_writable(found, overwrite=args.overwrite, force=args.force)
+        label = volume.Label(args.name or volume.new_name())
+        volume.write(drive, label)
+        drive.rewind()
+        return report(args, {"tape": drive.name, "volume": label.volume, "uuid": label.volume_uuid})
 
 
 def run_load(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""transfer holds the verbs backup, restore, verify, list."""
+"""transfer holds the verbs restore, verify and list. It moves no data itself."""
 
 import argparse
 import os

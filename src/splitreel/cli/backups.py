@@ -1,0 +1,202 @@
+"""backups holds the verb backup: of a device that nobody writes to, or a whole session from a configuration."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from splitreel import config, errors
+from splitreel.backup import Incomplete, Options, Result, back_up
+from splitreel.cli import inspect, output
+from splitreel.cli.planning import byte_count
+from splitreel.core.device import BlockDevice
+from splitreel.core.extent import ExtentMap
+from splitreel.core.plan import ORDERS
+from splitreel.drive.address import FORMS
+from splitreel.state import state_directory
+
+LOG_SECONDS = 30.0
+EPILOG = f"""{FORMS}. A blank tape, or one that was only labelled, is written without a question; one that holds a
+splitreel backup needs --overwrite, any other --force."""
+
+
+def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add this module's verb."""
+    parser = verbs.add_parser(
+        "backup",
+        help="back up a device to tape, or a live database as a configuration says",
+        usage="splitreel backup --device DEV --tape TAPE [OPTION...] [PATH...]\n       "
+        "splitreel backup CONFIG.toml [--job NAME] [--json]",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--device", metavar="DEV", help="image, or mirror already split, that nobody writes to")
+    parser.add_argument("--tape", metavar="TAPE", help="the drive that is written")
+    parser.add_argument("--job", metavar="NAME", help="which job of the configuration")
+    parser.add_argument("--volume", metavar="V", help="partition number or VG/LV inside the device")
+    parser.add_argument("--frozen", action="store_true", help="it was frozen or unmounted when the mirror was split")
+    parser.add_argument("--map", metavar="FILE", help="a saved map of this device, instead of mapping it now")
+    parser.add_argument("--order", choices=ORDERS, default="path", help="order of the files on tape (default: path)")
+    parser.add_argument("--block-size", metavar="BYTES", type=byte_count, default=0, help="tape block (1M)")
+    parser.add_argument("--segment-size", metavar="BYTES", type=byte_count, default=0, help="tape file (16G)")
+    parser.add_argument("--sync-segments", metavar="N", type=int, default=0, help="synchronise every N segments (4)")
+    parser.add_argument("--label", metavar="NAME", default="", help="volume name for the tape, 1 to 6 characters")
+    parser.add_argument("--overwrite", action="store_true", help="the splitreel backup on the tape may be lost")
+    parser.add_argument("--force", action="store_true", help="whatever is on the tape may be lost")
+    parser.add_argument("--strict", action="store_true", help="stop when something is damaged, before writing")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (default: all)")
+    parser.set_defaults(run=run_backup)
+
+
+def run_backup(args: argparse.Namespace) -> int:
+    """The verb backup, in either form."""
+    with _terminate_like_interrupt():
+        if args.device is not None:
+            return _device(args)
+        return _session(args)
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the tape is closed where it stands, the catalog says how far it went."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# A device that nobody writes to.
+
+
+def _device(args: argparse.Namespace) -> int:
+    if args.tape is None:
+        raise errors.UsageError("splitreel backup", "--device needs --tape", FORMS)
+    inspect.refuse_volume(args)
+    options = Options(
+        args.tape,
+        args.order,
+        args.block_size,
+        args.segment_size,
+        args.sync_segments,
+        args.label,
+        args.overwrite,
+        args.force,
+        args.strict,
+    )
+    # what is written to null: is nowhere: the catalog does not list it
+    state = None if args.tape == "null:" else state_directory(args.state)
+    shown = Shown(args)
+    with BlockDevice(args.device) as device:
+        source = _map(args, device)
+        paths = [os.fsencode(path).strip(b"/") for path in args.paths]
+        try:
+            result = back_up(device, source, options, paths=paths, state=state, progress=shown.progress)
+        except Incomplete as error:
+            shown.end()
+            _tell(args, error.result)
+            raise
+        finally:
+            shown.end()
+    inspect.report_problems(source)
+    _tell(args, result)
+    if result.catalog_error is not None:
+        raise result.catalog_error
+    return errors.EXIT_DATA if result.left_out or result.problems else errors.EXIT_DONE
+
+
+def _map(args: argparse.Namespace, device: BlockDevice) -> ExtentMap:
+    if args.map is None:
+        args.live = False
+        return inspect.open_device(args, device).map()
+    source = ExtentMap.load(args.map)
+    if source.device_size > device.size:
+        raise errors.Stale(
+            f"map {args.map}", f"it is of a device of {source.device_size} bytes, this has {device.size}"
+        )
+    return source
+
+
+def _tell(args: argparse.Namespace, result: Result) -> None:
+    for path, why in result.left_out:
+        output.note(f"splitreel: left out: {output.printable(path)}: {why}")
+    if args.json:
+        output.emit(result.record())
+        sys.stdout.flush()
+        return
+    size = output.size(result.bytes)
+    print(f"backup {result.id} on volume {result.volume}: {result.state}")
+    print(f"{result.files} files, {size} in {result.seconds:.1f} s ({result.mb_per_s:.1f} MB/s), ", end="")
+    print(f"{result.tape_blocks} tape blocks in {result.segments} segments, {result.underruns} underruns")
+
+
+class Shown:
+    """Progress: in place on a terminal, a line now and then in a log, nothing with --json."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.terminal = output.is_terminal()
+        self.quiet = args.json and not self.terminal
+        self.last = time.monotonic()
+        self.drawn = False
+
+    def progress(self, seen: Mapping[str, Any]) -> None:
+        """Show what the stream says of itself."""
+        now = time.monotonic()
+        if self.quiet or not (self.terminal or now - self.last >= LOG_SECONDS):
+            return
+        self.last = now
+        rate = seen["bytes_written"] / 1e6 / seen["seconds"] if seen["seconds"] > 0 else 0.0
+        text = f"segment {seen['segment'] + 1}, {output.size(seen['bytes_written'])} on tape, {rate:.0f} MB/s"
+        text += f", ring {seen['ring_fill']}/{seen['ring_blocks']}, {seen['underruns']} underruns"
+        print(
+            f"\r{text}\033[K" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+        self.drawn = self.terminal
+
+    def end(self) -> None:
+        """Leave the line that was drawn in place."""
+        if self.drawn:
+            print(file=sys.stderr)
+            self.drawn = False
+
+
+# A session.
+
+
+def _session(args: argparse.Namespace) -> int:
+    if len(args.paths) != 1 or args.tape is not None:
+        raise errors.UsageError(
+            "splitreel backup", "neither a device nor one configuration was named", "Name --device DEV or CONFIG.toml."
+        )
+    from splitreel import session  # noqa: PLC0415 (a device's backup needs none of it)
+
+    job = config.load(args.paths[0]).job(args.job)
+    began = time.monotonic()
+
+    def report(event: Mapping[str, Any]) -> None:
+        if args.json:
+            output.emit({"kind": "event", **event})
+        elif event.get("event") == "phase" and event.get("state") == "end":
+            output.note(f"{event['phase']:<10} {event['seconds']:10.3f} s")
+        elif event.get("event") == "note":
+            output.note(f"splitreel: {event['text']}")
+
+    done = session.run(job, state=state_directory(args.state), report=report)
+    written = done.backup
+    if isinstance(written, Result):
+        written.window_ms = done.window_ms
+        _tell(args, written)
+        if not args.json:
+            print(f"window {done.window_ms:.1f} ms, whole session {time.monotonic() - began:.1f} s")
+        if written.catalog_error is not None:
+            raise written.catalog_error
+        return errors.EXIT_DATA if written.left_out or written.problems else errors.EXIT_DONE
+    return errors.EXIT_DATA if done.problems else errors.EXIT_DONE

@@ -1,0 +1,85 @@
+"""closing writes the last tape file: what the database gives only at stop, and the tape's own catalog. It reads none.
+
+Its lines are made twice, once to be measured and once to be written: a catalog of a million files is never in memory.
+"""
+
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from splitreel import catalog
+from splitreel.core import checksum
+from splitreel.errors import Misuse
+from splitreel.records import Member, Segment
+from splitreel.segment import CATALOG, REDO
+from splitreel.volume import Label, TapeLike
+
+RECORD = 512
+MAX_NAME = 4096
+
+
+def redo_members(redo: Mapping[str, bytes]) -> list[tuple[bytes, int, int]]:
+    """Path, size and CRC32C of the redo members that ``redo`` (name to content) makes, in their order.
+
+    Raises:
+        Misuse: a name is no plain relative path.
+    """
+    found = []
+    for name, content in sorted(redo.items()):
+        parts = name.split("/")
+        if len(name) > MAX_NAME or any(part in ("", ".", "..") for part in parts) or "\0" in name:
+            raise Misuse("writing the closing tape file", f"redo name {name!r:.80}")
+        found.append((REDO + name.encode("utf-8", "surrogateescape"), len(content), checksum.crc32c(content)))
+    return found
+
+
+def _header(path: bytes, size: int, kind: str, created: int) -> bytes:
+    info = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
+    info.size, info.mode, info.mtime = size, 0o600, created
+    info.pax_headers = {"SPLITREEL.kind": kind}
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def archive(
+    label: Label,
+    segments: list[Segment],
+    members: Callable[[], Iterator[Member]],
+    redo: Mapping[str, bytes],
+    state: str,
+    created: int,
+) -> Iterator[bytes]:
+    """The bytes of the closing tape file, not padded to blocks; ``members`` is called twice."""
+    stated = redo_members(redo)
+    for (path, size, _), name in zip(stated, sorted(redo), strict=True):
+        yield _header(path, size, "redo", created) + redo[name] + bytes(-size % RECORD)
+
+    def lines() -> Iterator[bytes]:
+        return catalog.lines(label, segments, members(), stated, state)
+
+    size = sum(map(len, lines()))
+    yield _header(CATALOG, size, "catalog", created)
+    yield from lines()
+    yield bytes(-size % RECORD) + bytes(2 * RECORD)
+
+
+def write(tape: TapeLike, chunks: Iterable[bytes], block_size: int) -> int:
+    """Write a byte stream as tape blocks, the last padded with zeros, and a filemark that is a synchronise.
+
+    Returns how many blocks. Early warning is no reason to stop: this is what the room behind it is for.
+
+    Raises:
+        EndOfMedium: not even that room suffices.
+        TapeError: the drive failed.
+    """
+    block = bytearray()
+    count = 0
+    for chunk in chunks:
+        block += chunk
+        while len(block) >= block_size:
+            tape.write(bytes(block[:block_size]))
+            del block[:block_size]
+            count += 1
+    if block:
+        tape.write(bytes(block.ljust(block_size, b"\0")))
+        count += 1
+    tape.filemarks(1)
+    return count
