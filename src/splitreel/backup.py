@@ -78,11 +78,14 @@ class TapeBackup:
             volume.require_writable(self._found, overwrite=self.options.overwrite, force=self.options.force)
             if self.options.volume:
                 Label(self.options.volume)
-            if self.state is not None:
-                self._catalog = self._held.enter_context(Catalog(self.state))
+            self._open_catalog()
         except BaseException:
             self.close()
             raise
+
+    def _open_catalog(self) -> None:
+        if self.state is not None:
+            self._catalog = self._held.enter_context(Catalog(self.state))
 
     def _choose_block_size(self, drive: Drive) -> int:
         most = drive.tape.max_block

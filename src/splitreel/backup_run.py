@@ -134,14 +134,19 @@ class Run:
         self.label = label
         self.redo = redo
         self.options = options
-        self.layout = Layout(made)
+        self.layout = self.lay_out(made)
         self.result = Result(label.backup, label.volume, block_size=made.block_size)
         self.confirmed: Progress | None = None
         self.progress: Progress | None = None
         self._backup_row = self._volume_row = 0
         self._recorded = 0  # segments in the catalog
+        self.first = 0  # index of the segment that this run begins with
         self._began = time.monotonic()
         self.writer: StreamWriter | None = None
+
+    def lay_out(self, made: Plan) -> Layout:
+        """The layout of a plan of this run."""
+        return Layout(made)
 
     def execute(self, name: str) -> Result:
         """Write all of it; the catalog and the result are right whatever happens."""
@@ -214,7 +219,7 @@ class Run:
     def _write(self) -> None:
         assert self.writer is not None
         with _Poller(self):
-            outcome = self.writer.run()
+            outcome = self.writer.run(self.first)
         self.result.underruns = self.writer.progress()["underruns"]
         done = self.plan.segment_count
         if outcome == STOPPED_EARLY_WARNING:
@@ -237,7 +242,7 @@ class Run:
         if at["complete"]:
             return int(at["segment"]) + 1
         short = self.plan.truncated(at["segment"], at["members"])
-        self.layout = Layout(short)
+        self.layout = self.lay_out(short)
         if at["members"] == 0:
             self._record(at["segment"])
             self.drive.locate(self.layout.end_object())
@@ -293,7 +298,7 @@ class Run:
             return
         self.drive.synchronize()
         whole = int(written["segment"])
-        self.layout = Layout(self.plan.truncated(whole, 0))
+        self.layout = self.lay_out(self.plan.truncated(whole, 0))
         self.drive.locate(self.layout.end_object())
         self._record(whole)
         self._write_closing("incomplete")

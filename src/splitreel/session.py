@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from splitreel import config, hostmap, mapping, mirror, quiesce, session_checks
+from splitreel.backup import Result
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.errors import FilesystemError, MirrorError, QuiesceError, SplitreelError, Unsupported
 from splitreel.journal import Journal
 from splitreel.session_image import opened
-from splitreel.session_tape import Outcome, Tape
+from splitreel.session_tape import Tape
 from splitreel.session_undo import UndoStack
 from splitreel.session_window import Window, short_window
 
@@ -68,7 +69,7 @@ class SessionResult:
     changes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     dirty_bytes: int | None = None
-    backup: Outcome | None = None
+    backup: Result | None = None
 
 
 def run(
@@ -142,6 +143,7 @@ class Session:
             self.check_all()
             for name, step in self._steps.items():
                 self._run_phase(name, step)
+            self._remember()
             self._journal.end("done", backup=self._outcome_id())
         except BaseException as failure:
             self._take_back(failure)
@@ -315,7 +317,7 @@ class Session:
         redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
         paths = [*paths, *(path for path in self._paths if path not in paths)]
-        self._write("backup")
+        self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(redo))
         assert self._extents is not None
         with opened(self._image) as device:
             self.result.backup = self._tape.run(
@@ -323,14 +325,17 @@ class Session:
             )
 
     def _confirmed(self, facts: Mapping[str, Any]) -> None:
-        self._write("confirmed", **facts)
+        self._write("confirmed", backup=self._tape.backup_id, **facts)
 
     def _cleanup(self) -> None:
-        """Rejoin the mirror, copying only what changed; complete the catalog."""
+        """Rejoin the mirror, copying only what changed."""
         self.result.dirty_bytes = self._mirror.dirty_bytes()
         self._put_back()
         self._undo.drop("split")
         self.result.second_window_ms = self._second.milliseconds if self._second is not None else 0.0
+
+    def _remember(self) -> None:
+        """Complete the catalog: how long each phase took, and the window."""
         phases = [(phase.name, self.result.started + phase.start, phase.seconds) for phase in self.result.phases]
         self._tape.remember(phases, self.result.started + self._window_start(), self.result.window_ms)
 

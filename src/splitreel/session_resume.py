@@ -3,13 +3,21 @@
 What the journal does not vouch for is not believed: a mirror whose split was not recorded is copied in full again.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from splitreel import config, journal, mirror, quiesce
+from splitreel import config, journal, mapping, mirror, quiesce
+from splitreel.backup_resume import ResumedBackup
+from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
+from splitreel.session_image import opened
+from splitreel.session_tape import options_of
 from splitreel.session_window import short_window
+
+Facts = dict[str, Any]
 
 
 @dataclass
@@ -49,8 +57,8 @@ def _resume_one(state: Path, history: History) -> Resumed:
         else:
             job = config.Job(**begun["config"])
             _release(job, history, log, done)
+            _go_on(job, state, history, log, done)
             _put_back(job, history, log, done)
-            _tell_lost(history, done)
         if not done.failures:
             log.end("resumed", lines=done.lines)
     finally:
@@ -101,14 +109,52 @@ def _rejoin(copy: mirror.Mirror, job: config.Job, *, trusted: bool) -> str:
     return "the mirror was not split" if found == "in-sync" else "the mirror is being copied in full"
 
 
-def _tell_lost(history: History, done: Resumed) -> None:
-    if history.last("backup") is None:
+def _go_on(job: config.Job, state: Path, history: History, log: Journal, done: Resumed) -> None:
+    """Finish the backup from the still split mirror, when the drive had confirmed some of it; else say what is lost."""
+    begun, confirmed, split = history.last("backup"), history.last("confirmed"), history.last("split")
+    if begun is None:
         done.lines.append("nothing was written to tape; run the job again")
-        return
-    confirmed = history.last("confirmed")
-    if confirmed is None:
-        done.lines.append("nothing on the tape was confirmed by the drive; run the job again, with another tape")
+    elif history.last("rejoin") is not None:
+        done.lines.append("the backup had ended, or had failed; the catalog says which")
+    elif confirmed is None or split is None:
+        done.lines.append("nothing on the tape was confirmed by the drive; run the job again, with --overwrite")
+        _mark_incomplete(job, state)
     else:
-        done.lines.append(
-            f"{confirmed.get('segments')} segments on the tape are confirmed and can be restored; the rest is lost"
+        try:
+            done.lines.append(_finish(job, state, begun, confirmed, split, log))
+        except SplitreelError as failure:
+            kept = confirmed["segment"]
+            done.lines.append(f"the backup cannot be gone on with ({failure})")
+            done.lines.append(f"segments 1 to {kept} are confirmed and can be restored; the rest is lost")
+            _mark_incomplete(job, state)
+
+
+def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split: Facts, log: Journal) -> str:
+    if begun["redo"]:
+        raise SplitreelError("resuming a backup", "what the database gave at its end died with the session")
+    copy = mirror.create(job.mirror)
+    try:
+        if copy.state() not in ("split", "unknown") and job.mirror["type"] != "static":
+            raise SplitreelError("resuming a backup", "the mirror is no longer split")
+    finally:
+        copy.close()
+    frozen = any(quiesce.create(settings).frozen() for settings in job.quiesce)
+    image = mirror.SplitImage(split["image"], split["offset"])
+    with opened(image) as device, ResumedBackup(options_of(job), state) as backup:
+        kept = backup.find(confirmed["backup"])
+        source = mapping.map_device(device, frozen=frozen)
+        paths = [os.fsencode(path) for path in begun["paths"]]
+        result = backup.resume(
+            device, source, paths, lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts)
         )
+    return f"segments 1 to {kept} were on the tape, {result.segments - kept} more are written: the backup is complete"
+
+
+def _mark_incomplete(job: config.Job, state: Path) -> None:
+    """What the catalog shows as running is not."""
+    if job.tape == "null:":
+        return
+    with Catalog(state) as catalog:
+        for backup in catalog.backups():
+            if backup.job == job.name and backup.state == "running":
+                catalog.finish_backup(backup.id, "incomplete", "interrupted")

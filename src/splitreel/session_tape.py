@@ -2,52 +2,50 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from splitreel import config
+from splitreel.backup import Options, Result, TapeBackup
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
-from splitreel.errors import Misuse
 
-Confirmed = Callable[[Mapping[str, Any]], None]
+Told = Callable[[Mapping[str, Any]], None]
 
 
-class Outcome(Protocol):
-    """What the session keeps of a backup's result."""
-
-    @property
-    def id(self) -> str:
-        """The backup's UUID."""
-        ...
-
-    @property
-    def files(self) -> int:
-        """How many files are on tape."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """Their content, in bytes."""
-        ...
-
-    @property
-    def mb_per_s(self) -> float:
-        """10^6 bytes a second, from the first block to the last synchronise."""
-        ...
+def options_of(job: config.Job) -> Options:
+    """How a job's backup is to be written."""
+    return Options(
+        tape=job.tape,
+        order=job.file_order,
+        block_size=job.block_size,
+        segment_size=job.segment_size,
+        sync_segments=job.sync_segments,
+        volume=job.volume,
+        overwrite=job.overwrite,
+        strict=job.strict,
+        job=job.name,
+    )
 
 
 class Tape:
     """The drive and the tape of one job. ``check`` opens the drive and keeps it until ``close``."""
 
     def __init__(self, job: config.Job, state: Path) -> None:
-        self._job = job
-        self._state = state
+        # What goes to null: is nowhere: the catalog does not list it.
+        self._backup = TapeBackup(options_of(job), None if job.tape == "null:" else state)
+
+    @property
+    def backup_id(self) -> str:
+        """The UUID of the backup that is being written, or ""."""
+        return self._backup.result.id if self._backup.result is not None else ""
 
     def check(self) -> None:
-        """The drive is ready and its tape may be written."""
+        """The drive is ready and its tape may be written. Raises TapeError, UsageError, CatalogError."""
+        self._backup.check()
 
     def still_ready(self) -> None:
-        """Right before the window: nobody took the tape out."""
+        """Right before the window: nobody took the tape out. Raises TapeError."""
+        self._backup.still_ready()
 
     def run(
         self,
@@ -56,13 +54,20 @@ class Tape:
         paths: Sequence[bytes],
         redo: Mapping[str, bytes],
         window_ms: float,
-        confirmed: Confirmed,
-    ) -> Outcome:
-        """Write the files at ``paths``, or all without any; ``confirmed`` is told what a synchronise has kept."""
-        raise Misuse("backup", "this build has none")
+        confirmed: Told,
+        progress: Told | None = None,
+    ) -> Result:
+        """Write the files at ``paths``, or all without any; ``confirmed`` is told what a synchronise has kept.
+
+        Raises:
+            SplitreelError: as TapeBackup.run.
+        """
+        return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress)
 
     def remember(self, phases: Sequence[tuple[str, float, float]], window_start: float, window_ms: float) -> None:
-        """Complete the catalog with the session's phases and window."""
+        """Complete the catalog with the session's phases and window; times in seconds since 1970."""
+        self._backup.remember(phases, [("window", window_start, window_ms / 1000)])
 
     def close(self) -> None:
         """Let the drive go; harmless twice."""
+        self._backup.close()
