@@ -8,7 +8,7 @@ def test_bars_are_to_scale_on_one_axis() -> None:
 
     assert [line.count("█") for line in lines] == [10, 5, 25]
     assert lines[1].split("ms  ")[1].index("█") == 10
-    assert [("held" in line) for line in lines] == [False, True, False]
+    assert [("writers wait" in line) for line in lines] == [False, True, False]
     assert "1000.0 ms" in lines[0]
 
 

@@ -11,7 +11,6 @@ from splitreel.cli import output
 from splitreel.demo.chart import Bar, bar_chart, comparison
 from splitreel.demo.show import DemoResult, run_demo
 
-HELD = ("quiesce", "discover", "prepare", "split", "unquiesce")
 NEXT = """What to try next:
   splitreel demo --drive iscsi        the same over SCSI commands to an iSCSI tape on loopback
   splitreel doctor                    what this machine has and lacks
@@ -69,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_phases(result: session.SessionResult) -> None:
-    bars = [Bar(phase.name, phase.start, phase.seconds, phase.name in HELD) for phase in result.phases]
+    bars = [Bar(phase.name, phase.start, phase.seconds) for phase in result.phases]
+    released = next(phase for phase in result.phases if phase.name == "unquiesce")
+    seconds = result.window_ms / 1000
+    bars.append(Bar("window", released.start + released.seconds - seconds, seconds, held=True))
     print("\n".join(["", *bar_chart(bars), ""]))
 
 

@@ -9,7 +9,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 @dataclass(frozen=True)
 class Bar:
-    """A phase on a common time axis; ``held`` while a writer was blocked."""
+    """A phase on a common time axis; ``held`` when all of it is time in which writers were blocked."""
 
     name: str
     start_s: float
@@ -26,7 +26,7 @@ def _length(seconds: float, per_cell: float) -> str:
 def bar_chart(bars: Sequence[Bar], width: int = BAR_WIDTH) -> list[str]:
     """One line a phase: name, its time in ms, and a bar at its place on the axis of the whole session.
 
-    Phases in which a writer was blocked are marked with ``◀ held``.
+    Time in which writers were blocked is marked with ``◀ writers wait``.
     """
     if not bars:
         return []
@@ -36,7 +36,7 @@ def bar_chart(bars: Sequence[Bar], width: int = BAR_WIDTH) -> list[str]:
     lines = []
     for bar in bars:
         indent = " " * min(width - 1, int((bar.start_s - begin) / per_cell))
-        mark = "  ◀ held" if bar.held else ""
+        mark = "  ◀ writers wait" if bar.held else ""
         lines.append(f"{bar.name:<10} {bar.seconds * 1000:>9.1f} ms  {indent}{_length(bar.seconds, per_cell)}{mark}")
     return lines
 

@@ -17,6 +17,7 @@ FILES_IN_DIRECTORY = 250
 MEDIAN_FILE_BYTES = 3000
 LARGEST_FILE_BYTES = 1 << 20
 WRITER_PAUSE_S = 0.002
+COMMITS_BEFORE_THE_SESSION = 100
 WRITER_START_S = 20.0
 WRITER_STOP_S = 40.0
 
@@ -71,7 +72,7 @@ class Scene:
             command = [sys.executable, "-m", "splitreel.demo.writer"]
             arguments = [str(self.database), str(log), str(number), str(WRITER_PAUSE_S)]
             self._processes.append(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE))
-        self.wait_for_commits(1)
+        self.wait_for_commits(COMMITS_BEFORE_THE_SESSION)
 
     def wait_for_commits(self, more: int) -> None:
         """Wait until every writer has had ``more`` further commits acknowledged.
@@ -121,6 +122,7 @@ class Scene:
             "tape": tape,
             "mirror": self.mirror.settings(),
             "mount": str(self.mount_point),
+            "paths": ["/"],
             "quiesce": quiesce,
             "order": order,
             "overwrite": True,
