@@ -5,12 +5,14 @@ follows: CRC32C are eight digits; cksum's numbers are as long as they are, and n
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memset
 
 from splitreel.core.checksum cimport cksum_finish, crc32c_update
 from splitreel.core.columns cimport FILE_TARGET, file_t, record_target
 from splitreel.core.fault cimport FAULT_COUNT_MISMATCH, fault_t, set_fault
-from splitreel.core.pax cimport (
+from splitreel.core.pax cimport PaxWriter, part_suffix
+from splitreel.core.runs cimport (
     MEMBER_BLK,
     MEMBER_CHR,
     MEMBER_DIRECTORY,
@@ -18,12 +20,10 @@ from splitreel.core.pax cimport (
     MEMBER_FILE,
     MEMBER_LINK,
     MEMBER_SYMLINK,
-    PaxWriter,
     decimal_digits,
     member_t,
     next_run,
     open_runs,
-    part_suffix,
     run_t,
     runs_t,
     sink_bytes,
@@ -96,6 +96,12 @@ cdef class ManifestWriter:
         memcpy(self.backup, <const char*>backup, 36)
         self.block_size = block_size
         self.state = FINISHED
+        self.line = <uint8_t*>malloc(LINE_CAPACITY)
+        if self.line == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.line)
 
     cdef void segment_line(self, sink_t* sink, uint64_t number, uint64_t member_count) noexcept nogil:
         sink_text(sink, b'{"kind":"segment","backup":"')
@@ -198,14 +204,14 @@ cdef class ManifestWriter:
         self.text = text[0]
         self.state = SEGMENT_LINE
         self.next = 0
-        self.emitted = 0
+        self.emitted = self.line_size = self.line_used = 0
         self.crc = 0
 
     cdef void begin_cksums(self, const segment_text_t* text) noexcept nogil:
         self.text = text[0]
         self.state = CKSUM_LINES
         self.next = 0
-        self.emitted = 0
+        self.emitted = self.line_size = self.line_used = 0
 
     cdef void manifest_line(self, sink_t* sink) noexcept nogil:
         if self.state == SEGMENT_LINE:
@@ -251,4 +257,26 @@ cdef class ManifestWriter:
         if sink.size > sink.capacity or self.emitted > planned or (self.state == FINISHED and self.emitted != planned):
             return set_fault(fault, FAULT_COUNT_MISMATCH, b"writing a manifest", self.text.number, self.emitted,
                              b"the text is not as long as planned")
+        return 0
+
+    cdef int fill(self, uint8_t* destination, uint64_t size, fault_t* fault) noexcept nogil:
+        cdef sink_t sink
+        cdef uint64_t part
+        while size > 0:
+            if self.line_used == self.line_size:
+                sink.data = self.line
+                sink.capacity = LINE_CAPACITY
+                sink.size = 0
+                if self.next_line(&sink, fault) < 0:
+                    return fault.code
+                if sink.size == 0:
+                    return set_fault(fault, FAULT_COUNT_MISMATCH, b"writing a manifest", self.text.number, self.emitted,
+                                     b"the text is shorter than planned")
+                self.line_size = sink.size
+                self.line_used = 0
+            part = min(size, self.line_size - self.line_used)
+            memcpy(destination, self.line + self.line_used, part)
+            destination += part
+            size -= part
+            self.line_used += part
         return 0

@@ -1,4 +1,4 @@
-"""pax makes the headers of POSIX pax archives from an extent map, and walks a member's data. It lays nothing out.
+"""pax makes the headers of POSIX pax archives from an extent map. It lays nothing out.
 
 IEEE 1003.1-2017 pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Sparse Formats" (1.0)
 and its keywords SCHILY.xattr, SCHILY.acl. Generators write to a sink; one that only counts measures what they emit.
@@ -9,13 +9,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from splitreel.core.columns cimport (
-    EXTENT_INLINE,
-    EXTENT_UNWRITTEN,
-    FILE_INLINE,
     FILE_TARGET,
     FILE_XATTRS,
     columns_t,
-    extent_t,
     file_t,
     next_xattr,
     record_target,
@@ -30,199 +26,40 @@ from splitreel.core.fault cimport (
     raise_fault,
     set_fault,
 )
+from splitreel.core.pax_acl cimport emit_acl
+from splitreel.core.runs cimport (
+    MEMBER_BLK,
+    MEMBER_CHR,
+    MEMBER_DIRECTORY,
+    MEMBER_FILE,
+    MEMBER_LINK,
+    MEMBER_SYMLINK,
+    ascii_only,
+    decimal_digits,
+    member_t,
+    pax_record,
+    pax_record_decimal,
+    pax_record_head,
+    sink_bytes,
+    sink_decimal,
+    sink_decimal_wide,
+    sink_fill,
+    sink_t,
+    sink_text,
+    ustar_fits,
+    ustar_octal,
+    ustar_seal,
+    utf8_valid,
+)
 
 cdef enum:
     HEADER = 512                                   # bytes of one ustar header, and the archive's unit
     SPARSE_NAME = 18                               # GNUSparseFile.0/ and the slash before it
     PART_SUFFIX = 64                               # room for .splitreel-part-N-of-N
-    ACL_ENTRY = 8
     NANOSECONDS = 1000000000
 
 
-# --- data runs ------------------------------------------------------------------------------------------------------
-
-cdef uint32_t first_extent_after(const columns_t* columns, const file_t* file, uint64_t start) noexcept nogil:
-    """Index of the first extent that ends after byte start: a part of a huge file must not walk all before it."""
-    cdef const extent_t* extents = columns.extents + file.first_extent
-    cdef uint32_t low = 0, high = file.extent_count, middle
-    while low < high:
-        middle = low + (high - low) // 2
-        if (extents[middle].logical + extents[middle].count) * columns.block_size <= start:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef void open_runs(runs_t* runs, const columns_t* columns, const file_t* file, uint64_t start,
-                    uint64_t size) noexcept nogil:
-    cdef uint32_t first
-    memset(runs, 0, sizeof(runs_t))
-    runs.block_size = columns.block_size
-    runs.start = start
-    runs.end = start + size
-    if file.flags & FILE_INLINE:
-        runs.inline_size = size
-        return
-    first = first_extent_after(columns, file, start)
-    runs.extents = columns.extents + file.first_extent + first
-    runs.left = file.extent_count - first
-
-
-cdef bint next_run(runs_t* runs, run_t* out) noexcept nogil:
-    cdef uint64_t start, end, skipped
-    cdef const extent_t* extent
-    if runs.inline_size > 0:
-        out.logical = runs.start
-        out.physical = runs.start
-        out.size = runs.inline_size
-        out.inline_data = True
-        runs.inline_size = 0
-        return True
-    while runs.left > 0:
-        extent = runs.extents
-        runs.extents += 1
-        runs.left -= 1
-        start = extent.logical * runs.block_size
-        end = min(start + <uint64_t>extent.count * runs.block_size, runs.end)
-        skipped = runs.start - start if runs.start > start else 0
-        if start + skipped >= runs.end:
-            runs.left = 0
-            return False
-        if extent.flags & (EXTENT_UNWRITTEN | EXTENT_INLINE) or start + skipped >= end:
-            continue
-        out.logical = start + skipped
-        out.physical = extent.physical * runs.block_size + skipped
-        out.size = end - out.logical
-        out.inline_data = False
-        return True
-    return False
-
-
-cdef bint next_piece(runs_t* runs, run_t* out) noexcept nogil:
-    if runs.pending:
-        out[0] = runs.held
-        runs.pending = False
-    elif not next_run(runs, out):
-        return False
-    while next_run(runs, &runs.held):
-        if runs.held.logical != out.logical + out.size:
-            runs.pending = True
-            return True
-        out.size += runs.held.size
-    return True
-
-
-# --- GNU sparse 1.0 -------------------------------------------------------------------------------------------------
-
-cdef uint64_t count_pieces(const columns_t* columns, const file_t* file, uint64_t start, uint64_t size,
-                           uint64_t* data_bytes) noexcept nogil:
-    cdef runs_t runs
-    cdef run_t piece
-    cdef uint64_t pieces = 0, end = start
-    data_bytes[0] = 0
-    open_runs(&runs, columns, file, start, size)
-    while next_piece(&runs, &piece):
-        pieces += 1
-        data_bytes[0] += piece.size
-        end = piece.logical + piece.size
-    return pieces + (end < start + size)
-
-
-cdef void open_sparse_map(sparse_map_t* sparse, const columns_t* columns, const file_t* file,
-                          const member_t* member) noexcept nogil:
-    cdef uint64_t data_bytes
-    memset(sparse, 0, sizeof(sparse_map_t))
-    sparse.pieces = count_pieces(columns, file, member.start, member.size, &data_bytes)
-    open_runs(&sparse.runs, columns, file, member.start, member.size)
-
-
-cdef bint next_map_line(sparse_map_t* sparse, sink_t* sink) noexcept nogil:
-    """Count, then offset and length of each piece; of a trailing hole its end and 0 (GNU tar, sparse.c)."""
-    cdef run_t piece
-    cdef uint64_t number
-    if sparse.state == 0:
-        number = sparse.pieces
-        sparse.state = 1
-    elif sparse.state == 2:
-        number = sparse.second
-        sparse.state = 1
-    elif sparse.pieces == 0:
-        return False
-    else:
-        if next_piece(&sparse.runs, &piece):
-            number = piece.logical - sparse.runs.start
-            sparse.second = piece.size
-        else:
-            number = sparse.runs.end - sparse.runs.start
-            sparse.second = 0
-        sparse.pieces -= 1
-        sparse.state = 2
-    sink_decimal(sink, number)
-    sink_bytes(sink, b"\n", 1)
-    return True
-
-
-cdef uint64_t sparse_map_size(const columns_t* columns, const file_t* file, const member_t* member) noexcept nogil:
-    cdef sparse_map_t sparse
-    cdef sink_t sink
-    memset(&sink, 0, sizeof(sink_t))
-    open_sparse_map(&sparse, columns, file, member)
-    while next_map_line(&sparse, &sink):
-        pass
-    return (sink.size + HEADER - 1) // HEADER * HEADER
-
-
-# --- access control lists -------------------------------------------------------------------------------------------
-
-cdef uint32_t load16(const uint8_t* at) noexcept nogil:
-    return at[0] | <uint32_t>at[1] << 8
-
-
-cdef uint32_t load32(const uint8_t* at) noexcept nogil:
-    return load16(at) | load16(at + 2) << 16
-
-
-cdef const char* acl_tag(uint32_t tag) noexcept nogil:
-    """linux/posix_acl.h. Users and groups with an id end in a colon that the id follows."""
-    if tag == 0x01:
-        return "user::"
-    if tag == 0x02:
-        return "user:"
-    if tag == 0x04:
-        return "group::"
-    if tag == 0x08:
-        return "group:"
-    if tag == 0x10:
-        return "mask::"
-    if tag == 0x20:
-        return "other::"
-    return NULL
-
-
-cdef bint emit_acl(sink_t* sink, const uint8_t* value, uint64_t size) noexcept nogil:
-    """Text form, numeric ids, of system.posix_acl_* version 2 (linux/posix_acl_xattr.h). False: not of that form."""
-    cdef uint64_t at = 4
-    cdef uint32_t tag, permissions
-    if size < 4 or (size - 4) % ACL_ENTRY != 0 or load32(value) != 2:
-        return False
-    while at < size:
-        tag = load16(value + at)
-        permissions = load16(value + at + 2)
-        if acl_tag(tag) == NULL or permissions > 7:
-            return False
-        if at > 4:
-            sink_bytes(sink, b",", 1)
-        sink_text(sink, acl_tag(tag))
-        if tag == 0x02 or tag == 0x08:
-            sink_decimal(sink, load32(value + at + 4))
-            sink_bytes(sink, b":", 1)
-        sink_bytes(sink, b"r" if permissions & 4 else b"-", 1)
-        sink_bytes(sink, b"w" if permissions & 2 else b"-", 1)
-        sink_bytes(sink, b"x" if permissions & 1 else b"-", 1)
-        at += ACL_ENTRY
-    return True
-
+# --- extended header records ----------------------------------------------------------------------------------------
 
 cdef bint is_name(const xattr_t* xattr, const char* name, uint32_t size) noexcept nogil:
     return xattr.name_size == size and memcmp(xattr.name, name, size) == 0
@@ -241,8 +78,6 @@ cdef const char* acl_key(const xattr_t* xattr) noexcept nogil:
         key = NULL
     return key
 
-
-# --- extended header records ----------------------------------------------------------------------------------------
 
 cdef void xattr_keyword(sink_t* sink, const xattr_t* xattr) noexcept nogil:
     """SCHILY.xattr.NAME; % and = in the name as %25 and %3D, since = ends a keyword (GNU tar, xheader.c)."""
@@ -593,17 +428,15 @@ cdef class PaxWriter:
         cdef sink_t count
         memset(&count, 0, sizeof(sink_t))
         emit_records(&count, header, &self.columns)
-        if count.size == 0:
-            return HEADER
-        return 2 * HEADER + (count.size + HEADER - 1) // HEADER * HEADER
+        return natural_size(count.size)
 
     cdef int emit(self, const header_t* header, uint64_t target, sink_t* sink, fault_t* fault) noexcept nogil:
-        cdef uint64_t start = sink.size, body
-        cdef uint64_t natural = self.measure(header)
+        cdef uint64_t start = sink.size, natural, body
         cdef sink_t count
+        memset(&count, 0, sizeof(sink_t))
+        emit_records(&count, header, &self.columns)
+        natural = natural_size(count.size)
         if target > HEADER:
-            memset(&count, 0, sizeof(sink_t))
-            emit_records(&count, header, &self.columns)
             body = count.size if target == natural else target - 2 * HEADER
             emit_extended_header(sink, body)
             emit_records(sink, header, &self.columns)
@@ -615,3 +448,8 @@ cdef class PaxWriter:
             return set_fault(fault, FAULT_COUNT_MISMATCH, b"making an archive header", 0, 0,
                              b"the header is not as large as planned")
         return 0
+
+
+cdef uint64_t natural_size(uint64_t records) noexcept nogil:
+    """Bytes of all headers, given those of the extended header's records."""
+    return HEADER if records == 0 else 2 * HEADER + (records + HEADER - 1) // HEADER * HEADER

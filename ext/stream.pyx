@@ -24,10 +24,10 @@ from splitreel.core.fault cimport (
     raise_fault,
     set_fault,
 )
-from splitreel.core.pax cimport (
+from splitreel.core.pax cimport header_t
+from splitreel.core.runs cimport (
     MEMBER_FILE,
     MEMBER_SOCKET,
-    header_t,
     member_t,
     next_map_line,
     next_run,
@@ -60,7 +60,7 @@ cdef class StreamWriter:
     """See stream.pyi: what each method promises stands there."""
 
     def __cinit__(self, map not None, BlockDevice device not None, Plan plan not None, Tape tape not None, *,
-                  uint32_t ring_blocks=64, uint32_t depth=64, str engine="auto", high_water=None):
+                  uint32_t ring_blocks=64, uint32_t depth=128, str engine="auto", high_water=None):
         cdef fault_t fault
         if map is not plan.map:
             refuse(b"the plan was made from another map")

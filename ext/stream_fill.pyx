@@ -6,7 +6,7 @@ order. Sums are taken once, when a piece is complete and in cache, and joined wh
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from splitreel.core.checksum cimport (
@@ -21,15 +21,14 @@ from splitreel.core.device cimport BlockDevice, BufferRing
 from splitreel.core.engine cimport ReadEngine, read_completion_t
 from splitreel.core.fault cimport (
     FAULT_CANCELLED,
-    FAULT_COUNT_MISMATCH,
     FAULT_MISUSE,
     FAULT_NO_MEMORY,
     fault_t,
     raise_fault,
     set_fault,
 )
-from splitreel.core.manifest cimport LINE_CAPACITY, ManifestWriter, segment_text_t
-from splitreel.core.pax cimport PaxWriter, sink_t
+from splitreel.core.manifest cimport ManifestWriter, segment_text_t
+from splitreel.core.pax cimport PaxWriter
 from splitreel.core.plan cimport Plan, segment_t
 from splitreel.core.stream_reader cimport (
     gate_close,
@@ -52,11 +51,13 @@ cdef enum:
     PAGE = 4096
     PIECES = 8192                                  # laid and not passed on: half a megabyte
     BOUNCE = 262144                                # bytes of one read that several pieces share
+    BOUNCES = 48                                   # of these reads in flight: 12 MiB
     GATHER_PIECE = 65536                           # up to this size pieces share a read with their neighbours
     GATHER_GAP = 16384                             # bytes read for nothing, rather than one request more
     FLUSH_EVERY = 8                                # requests handed to the kernel at a time
     REAPED = 64
     NO_READ = 0xFFFFFFFF
+    NO_BOUNCE = 0xFFFFFFFF
 
 cdef double LOOK_EVERY = 0.5                       # seconds between looks for signals
 
@@ -79,12 +80,13 @@ cdef class BlockFiller:
         self.pieces = <piece_t*>calloc(PIECES, sizeof(piece_t))
         self.reads = <read_t*>calloc(depth, sizeof(read_t))
         self.free_reads = <uint32_t*>calloc(depth, sizeof(uint32_t))
-        self.line = <uint8_t*>malloc(LINE_CAPACITY)
         self.block_crcs = <uint32_t*>calloc(plan.largest_segment_blocks + 1, sizeof(uint32_t))
         self.cksums = <uint32_t*>calloc(plan.largest_segment_members + 1, sizeof(uint32_t))
-        if posix_memalign(<void**>&self.bounce, PAGE, <size_t>depth * BOUNCE) != 0:
+        self.bounce_count = min(depth, <uint32_t>BOUNCES)
+        self.free_bounces = <uint32_t*>calloc(self.bounce_count, sizeof(uint32_t))
+        if posix_memalign(<void**>&self.bounce, PAGE, <size_t>self.bounce_count * BOUNCE) != 0:
             self.bounce = NULL
-        if (self.pieces == NULL or self.reads == NULL or self.free_reads == NULL or self.line == NULL
+        if (self.pieces == NULL or self.reads == NULL or self.free_reads == NULL or self.free_bounces == NULL
                 or self.block_crcs == NULL or self.cksums == NULL or self.bounce == NULL
                 or gate_open(&self.gate, ring_blocks) < 0):
             set_fault(&fault, FAULT_NO_MEMORY, b"preparing a stream", 0, 0, NULL)
@@ -99,7 +101,7 @@ cdef class BlockFiller:
         free(self.reads)
         free(self.free_reads)
         free(self.bounce)
-        free(self.line)
+        free(self.free_bounces)
         free(self.block_crcs)
         free(self.cksums)
 
@@ -117,6 +119,9 @@ cdef class BlockFiller:
         self.free_count = self.engine.depth
         for i in range(self.engine.depth):
             self.free_reads[i] = i
+        self.free_bounce_count = self.bounce_count
+        for i in range(self.bounce_count):
+            self.free_bounces[i] = i
         memset(self.cksums, 0, (self.plan.largest_segment_members + 1) * sizeof(uint32_t))
         self.next_look = gate_now() + LOOK_EVERY
         return 0
@@ -184,46 +189,32 @@ cdef class BlockFiller:
     # Laying.
 
     cdef int place_bytes(self, const uint8_t* data, uint64_t size, fault_t* fault) noexcept nogil:
-        cdef uint8_t* place
-        cdef uint64_t part
-        cdef piece_t* piece
-        while size > 0:
-            if self.reserve(size, &place, &part, fault) < 0 or self.new_piece(&piece, fault) < 0:
-                return fault.code
-            memcpy(place, data, part)
-            piece.place = place
-            piece.size = <uint32_t>part
-            self.advance(part)
-            data += part
-            size -= part
-        return 0
+        return self.place_plain(PIECE_PLAIN, 0, data, size, fault)
 
     cdef int place_zeros(self, uint64_t size, fault_t* fault) noexcept nogil:
-        cdef uint8_t* place
-        cdef uint64_t part
-        cdef piece_t* piece
-        while size > 0:
-            if self.reserve(size, &place, &part, fault) < 0 or self.new_piece(&piece, fault) < 0:
-                return fault.code
-            memset(place, 0, part)
-            piece.place = place
-            piece.size = <uint32_t>part
-            self.advance(part)
-            size -= part
-        return 0
+        return self.place_plain(PIECE_PLAIN, 0, NULL, size, fault)
 
     cdef int place_text(self, int kind, uint32_t segment, uint64_t size, fault_t* fault) noexcept nogil:
         """Keeps the room of a text that is made when its turn comes: what follows it can be read meanwhile."""
+        return self.place_plain(kind, segment, NULL, size, fault)
+
+    cdef int place_plain(self, int kind, uint32_t owner, const uint8_t* data, uint64_t size,
+                         fault_t* fault) noexcept nogil:
         cdef uint8_t* place
         cdef uint64_t part
         cdef piece_t* piece
         while size > 0:
             if self.reserve(size, &place, &part, fault) < 0 or self.new_piece(&piece, fault) < 0:
                 return fault.code
+            if data != NULL:
+                memcpy(place, data, part)
+                data += part
+            elif kind == PIECE_PLAIN:
+                memset(place, 0, part)
             piece.place = place
             piece.size = <uint32_t>part
             piece.kind = <uint8_t>kind
-            piece.owner = segment
+            piece.owner = owner
             self.advance(part)
             size -= part
         return 0
@@ -301,10 +292,10 @@ cdef class BlockFiller:
 
     # Reading.
 
-    cdef int open_read(self, uint64_t start, uint64_t end, fault_t* fault) noexcept nogil:
+    cdef int open_read(self, uint64_t start, uint64_t end, bint shared, fault_t* fault) noexcept nogil:
         """A free slot for a read that fills the piece just laid; waits for one. Returns it, or a fault."""
         cdef uint32_t slot
-        while self.free_count == 0:
+        while self.free_count == 0 or (shared and self.free_bounce_count == 0):
             if self.look(fault) < 0 or self.service(1, fault) < 0:
                 return fault.code
         self.free_count -= 1
@@ -312,15 +303,18 @@ cdef class BlockFiller:
         self.reads[slot].first = self.reads[slot].last = self.tail - 1
         self.reads[slot].start = start & ~<uint64_t>self.mask
         self.reads[slot].end = (end + self.mask) & ~<uint64_t>self.mask
-        self.reads[slot].straight = False
+        self.reads[slot].straight = not shared
+        self.reads[slot].bounce = NO_BOUNCE
+        if shared:
+            self.free_bounce_count -= 1
+            self.reads[slot].bounce = self.free_bounces[self.free_bounce_count]
         self.pieces[(self.tail - 1) % self.piece_capacity].read = slot
         return <int>slot
 
     cdef int submit_straight(self, piece_t* piece, fault_t* fault) noexcept nogil:
-        cdef int slot = self.open_read(piece.device_offset, piece.device_offset + piece.size, fault)
+        cdef int slot = self.open_read(piece.device_offset, piece.device_offset + piece.size, False, fault)
         if slot < 0:
             return slot
-        self.reads[slot].straight = True
         return self.submit(<uint32_t>slot, piece.place, fault)
 
     cdef int gather(self, piece_t* piece, fault_t* fault) noexcept nogil:
@@ -337,7 +331,7 @@ cdef class BlockFiller:
             return 0
         if self.flush_pending(fault) < 0:
             return fault.code
-        slot = self.open_read(start, end, fault)
+        slot = self.open_read(start, end, True, fault)
         if slot < 0:
             return slot
         self.pending = <uint32_t>slot
@@ -355,7 +349,7 @@ cdef class BlockFiller:
                 and read.end - read.start <= <uint64_t>piece.size + piece.pad):
             read.straight = True
             return self.submit(self.pending, piece.place, fault)
-        return self.submit(self.pending, self.bounce + <uint64_t>self.pending * BOUNCE, fault)
+        return self.submit(self.pending, self.bounce + <uint64_t>read.bounce * BOUNCE, fault)
 
     cdef int submit(self, uint32_t slot, uint8_t* destination, fault_t* fault) noexcept nogil:
         cdef read_t* read = &self.reads[slot]
@@ -391,9 +385,13 @@ cdef class BlockFiller:
 
     cdef int complete_read(self, uint32_t slot, int os_errno, fault_t* fault) noexcept nogil:
         cdef read_t* read = &self.reads[slot]
-        cdef const uint8_t* bounce = self.bounce + <uint64_t>slot * BOUNCE
+        cdef const uint8_t* bounce = self.bounce
         cdef piece_t* piece
         cdef uint64_t i
+        if read.bounce != NO_BOUNCE:
+            bounce += <uint64_t>read.bounce * BOUNCE
+            self.free_bounces[self.free_bounce_count] = read.bounce
+            self.free_bounce_count += 1
         for i in range(read.first, read.last + 1):
             piece = &self.pieces[i % self.piece_capacity]
             if not piece.waiting or piece.read != slot:
@@ -487,31 +485,12 @@ cdef class BlockFiller:
             self.manifest.begin_cksums(&text)
         self.text_kind = piece.kind
         self.text_segment = piece.owner
-        self.line_size = self.line_used = 0
 
     cdef int retire_text(self, piece_t* piece, fault_t* fault) noexcept nogil:
-        """Fills a piece with the next bytes of its text; lines run on from one piece to the next."""
-        cdef sink_t sink
-        cdef uint64_t filled = 0, part
+        """Fills a piece with the next bytes of its text; the first piece of a text begins it."""
         if self.text_kind != piece.kind or self.text_segment != piece.owner:
             self.begin_text(piece)
-        while filled < piece.size:
-            if self.line_used == self.line_size:
-                sink.data = self.line
-                sink.capacity = LINE_CAPACITY
-                sink.size = 0
-                if self.manifest.next_line(&sink, fault) < 0:
-                    return fault.code
-                if sink.size == 0:
-                    return set_fault(fault, FAULT_COUNT_MISMATCH, b"writing a manifest", piece.owner, filled,
-                                     b"the text is shorter than planned")
-                self.line_size = sink.size
-                self.line_used = 0
-            part = min(piece.size - filled, self.line_size - self.line_used)
-            memcpy(piece.place + filled, self.line + self.line_used, part)
-            filled += part
-            self.line_used += part
-        return 0
+        return self.manifest.fill(piece.place, piece.size, fault)
 
     cdef void finish_block(self) noexcept nogil:
         cdef segment_t* segment = &self.plan.segments[self.segment]

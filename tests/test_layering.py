@@ -32,9 +32,11 @@ TABLE = {
     "core.extent": "core.fault core.device core.view core.columns core.paths core.mapfile",
     "core.mapdiff": "core.fault core.view core.columns core.extent",
     "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent",
-    "core.pax": "core.fault core.checksum core.columns core.extent",
-    "core.manifest": "core.fault core.checksum core.columns core.extent core.pax",
-    "core.plan*": "core.fault core.checksum core.view core.columns core.paths core.extent core.pax core.manifest",
+    "core.runs": "core.fault core.columns",
+    "core.pax*": "core.fault core.checksum core.columns core.extent core.runs",
+    "core.manifest": "core.fault core.checksum core.columns core.extent core.runs core.pax*",
+    "core.plan*": "core.fault core.checksum core.view core.columns core.paths core.extent core.runs core.pax*"
+    " core.manifest",
     "core.sense": "core.fault",
     # Transports refuse an address or argument with errors' own classes: no fault is there yet to be translated.
     "core.tape": "core.fault core.sense errors",
@@ -43,7 +45,7 @@ TABLE = {
     "core.iscsi*": "core.fault core.sense core.tape errors",
     "core.softdrive*": "core.fault core.checksum core.sense core.tape errors",
     "core.stream*": "core.fault core.checksum core.device core.engine core.view core.columns core.paths core.extent"
-    " core.pax core.manifest core.plan* core.sense core.tape",
+    " core.runs core.pax* core.manifest core.plan* core.sense core.tape",
     # Python. What is in one line of rooms does not meet what is in another unless the right side says so.
     "acl": "errors",
     "records": "errors core.checksum",

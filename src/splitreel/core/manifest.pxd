@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from splitreel.core.pax cimport PaxWriter, member_t, sink_t
+from splitreel.core.pax cimport PaxWriter
+from splitreel.core.runs cimport member_t, sink_t
 from splitreel.core.fault cimport fault_t
 
 cdef enum:
@@ -33,6 +34,8 @@ cdef class ManifestWriter:
     cdef uint64_t next                             # member or block of the coming line
     cdef uint64_t emitted                          # bytes of the file at hand
     cdef uint32_t crc                              # CRC32C of the manifest so far
+    cdef uint8_t* line                             # LINE_CAPACITY bytes
+    cdef uint64_t line_size, line_used
     cdef uint64_t segment_line_size(self, uint64_t number, uint64_t member_count) noexcept nogil
     cdef uint64_t end_line_size(self) noexcept nogil
     # Bytes of a member's manifest line and of its cksums line (0: it has none).
@@ -41,6 +44,8 @@ cdef class ManifestWriter:
     cdef void begin_cksums(self, const segment_text_t* text) noexcept nogil
     # The next line of what was begun; 0 bytes at the end. FAULT_COUNT_MISMATCH: it is not as long as planned.
     cdef int next_line(self, sink_t* sink, fault_t* fault) noexcept nogil
+    # The next size bytes of the text; lines run on from one call to the next.
+    cdef int fill(self, uint8_t* destination, uint64_t size, fault_t* fault) noexcept nogil
     cdef void segment_line(self, sink_t* sink, uint64_t number, uint64_t member_count) noexcept nogil
     cdef void member_line(self, sink_t* sink, const member_t* member, uint32_t crc) noexcept nogil
     cdef void blocks_line(self, sink_t* sink) noexcept nogil

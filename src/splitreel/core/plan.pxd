@@ -6,7 +6,8 @@ from splitreel.core.columns cimport columns_t, file_t
 from splitreel.core.extent cimport ExtentMap
 from splitreel.core.fault cimport fault_t
 from splitreel.core.manifest cimport ManifestWriter
-from splitreel.core.pax cimport PaxWriter, member_t
+from splitreel.core.pax cimport PaxWriter
+from splitreel.core.runs cimport member_t
 
 # 64 bytes. One for each tape file of members.
 cdef packed struct segment_t:

@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from splitreel.core.columns cimport file_t
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
-from splitreel.core.pax cimport header_t, member_t
+from splitreel.core.pax cimport header_t
+from splitreel.core.runs cimport member_t
 from splitreel.core.plan cimport Plan
 from splitreel.core.stream_fill cimport BlockFiller
 from splitreel.core.tape cimport Tape

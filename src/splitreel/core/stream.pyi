@@ -32,7 +32,7 @@ class StreamWriter:
         tape: Tape,
         *,
         ring_blocks: int = 64,
-        depth: int = 64,
+        depth: int = 128,
         engine: Literal["auto", "io_uring", "threads"] = "auto",
         high_water: int | None = None,
     ) -> None: ...

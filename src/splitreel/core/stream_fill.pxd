@@ -36,6 +36,7 @@ cdef struct read_t:
     uint64_t first, last                           # pieces, by running number; those between may belong to others
     uint64_t start, end                            # bytes of the device, aligned
     bint straight                                  # into the place of its only piece; else into bounce memory
+    uint32_t bounce                                # which of it; NO_BOUNCE
 
 cdef class BlockFiller:
     # One thread: the one that lays blocks out. The other side sees the ring through the gate.
@@ -55,6 +56,8 @@ cdef class BlockFiller:
     cdef uint32_t* free_reads
     cdef uint32_t free_count, unflushed
     cdef uint8_t* bounce
+    cdef uint32_t* free_bounces                    # a stack
+    cdef uint32_t bounce_count, free_bounce_count
     cdef bint is_pending
     cdef uint32_t pending
     # Where the next byte is laid.
@@ -70,8 +73,6 @@ cdef class BlockFiller:
     cdef uint64_t bytes_read                       # of content, from the device or from inodes
     cdef uint64_t retried                          # reads that failed and were repeated
     # The text at hand.
-    cdef uint8_t* line
-    cdef uint64_t line_size, line_used
     cdef uint64_t text_segment
     cdef int text_kind
     # Signals and stopping.
@@ -82,6 +83,8 @@ cdef class BlockFiller:
     cdef int place_bytes(self, const uint8_t* data, uint64_t size, fault_t* fault) noexcept nogil
     cdef int place_zeros(self, uint64_t size, fault_t* fault) noexcept nogil
     cdef int place_text(self, int kind, uint32_t segment, uint64_t size, fault_t* fault) noexcept nogil
+    cdef int place_plain(self, int kind, uint32_t owner, const uint8_t* data, uint64_t size,
+                         fault_t* fault) noexcept nogil
     cdef int place_memory(self, uint32_t member, const uint8_t* data, uint64_t size, fault_t* fault) noexcept nogil
     cdef int place_run(self, uint32_t member, uint64_t offset, uint64_t size, uint64_t gap, bint last,
                        fault_t* fault) noexcept nogil
@@ -95,7 +98,7 @@ cdef class BlockFiller:
     cdef int look(self, fault_t* fault) noexcept nogil
     cdef int check_signals(self) noexcept nogil
     cdef int new_piece(self, piece_t** piece, fault_t* fault) noexcept nogil
-    cdef int open_read(self, uint64_t start, uint64_t end, fault_t* fault) noexcept nogil
+    cdef int open_read(self, uint64_t start, uint64_t end, bint shared, fault_t* fault) noexcept nogil
     cdef int submit_straight(self, piece_t* piece, fault_t* fault) noexcept nogil
     cdef int gather(self, piece_t* piece, fault_t* fault) noexcept nogil
     cdef int flush_pending(self, fault_t* fault) noexcept nogil
