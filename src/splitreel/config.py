@@ -58,7 +58,11 @@ class ConfigError(UsageError):
 
 @dataclass(frozen=True)
 class Job:
-    """One job, validated. ``mount``: where the mirrored volume is mounted; ``device``: the primary, if named."""
+    """One job, validated.
+
+    ``mount``: where the mirrored volume is mounted; ``device``: the primary, if named. ``paths``: what to back up of
+    the volume, besides the files that the database is discovered to be made of; everything, when there are none.
+    """
 
     name: str
     tape: str

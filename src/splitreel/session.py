@@ -307,6 +307,9 @@ class Session:
             raise MirrorError(
                 self._mirror.name, "it holds another file system than the primary", "Correct `image` and `mount`."
             )
+        for path in self._paths:
+            if self._extents.find(path) < 0:
+                raise MirrorError(self._mirror.name, f"it does not hold {os.fsdecode(path)}, which was discovered")
         if before is not None and before is not self._extents:
             self.result.changes = mapping.diff(before, self._extents).counts()
         self.result.files, self.result.extents = self._extents.file_count, self._extents.extent_count
@@ -316,7 +319,8 @@ class Session:
         """Write the identified files from the split mirror to tape, and what the database gives only now."""
         redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
-        paths = [*paths, *(path for path in self._paths if path not in paths)]
+        if paths:
+            paths += [path for path in self._paths if path not in paths]
         self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(redo))
         assert self._extents is not None
         with opened(self._image) as device:

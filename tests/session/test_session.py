@@ -134,6 +134,7 @@ def test_commands_alone_make_a_session(embedded: EmbeddedMirror, state: Path, tm
         embedded,
         "null:",
         mount=mount,
+        paths=["app.db"],
         quiesce=[
             {
                 "type": "command",
@@ -151,7 +152,7 @@ def test_commands_alone_make_a_session(embedded: EmbeddedMirror, state: Path, tm
     )
     result = KeepingSession(job, state, print).run()
     assert isinstance(result.backup, Kept)
-    assert len(result.backup.files) == 20
+    assert len(result.backup.files) == 21
     assert result.backup.files[b"other/file3"] == b"\3" * 5000
     assert log.read_text().split() == ["hold", "split", "release", "rejoin"]
     assert not copy.exists()

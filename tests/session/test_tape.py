@@ -46,7 +46,7 @@ def small(embedded: EmbeddedMirror, tape: Path, **changes: Any) -> Job:
     for number in range(24):
         (Path(embedded.mount_point) / f"blob{number:02}").write_bytes(os.urandom(1 << 20))
     sizes = {"block_size": 65536, "segment_size": 2 << 20, "sync_segments": 1}
-    return job_of(embedded, f"file:{tape}", paths=["/"], **sizes, **changes)
+    return job_of(embedded, f"file:{tape}", **sizes, **changes)
 
 
 def restored(tape: Path, to: Path) -> Path:
