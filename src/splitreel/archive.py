@@ -110,6 +110,8 @@ class SegmentReader:
         self.ended = False
         if offset:
             self._load()
+            if offset >= len(self._view) or offset % RECORD:
+                raise Torn("reading a segment", f"no member can begin at byte {offset} of a block")
             self._at = offset
 
     @property

@@ -13,7 +13,7 @@ from splitreel import records
 from splitreel.archive import Entry, SegmentReader, Torn
 from splitreel.destination import Destination, Problems
 from splitreel.drive import Drive
-from splitreel.errors import IntegrityError, NotFound
+from splitreel.errors import IntegrityError, NotFound, PositionLost
 from splitreel.reading import TapeFile, check_identity, closing_records, compare, label_of, walk_tape
 from splitreel.records import Member
 from splitreel.restorer import Restorer
@@ -220,21 +220,22 @@ class _Run:
     def _read_run(self, run: list[Member]) -> list[Member]:
         """Restore one run; returns what of it is still to be tried when its archive cannot be followed further."""
         report = Report(run[0].segment, verified=True)
-        self.drive.locate(run[0].object)
         done = 0
-        with TapeFile(self.drive, self.label.block_size) as source:
-            reader = SegmentReader(source, self.label.block_size, run[0].block, run[0].offset)
-            try:
-                while done < len(run):
-                    entry = reader.next_entry()
-                    if entry is None:
-                        raise Torn("reading a segment", "the archive ends before the member that its catalog names")
+        try:
+            self.drive.locate(run[0].object)
+            with TapeFile(self.drive, self.label.block_size) as source:
+                reader = SegmentReader(source, self.label.block_size, run[0].block, run[0].offset)
+                for entry in reader:
                     done += self._take(reader, entry, run[done], report)
-            except Torn as error:
-                self._lost(run[done], report, error)
-                done += 1
-        report.blocks = reader.blocks
-        self.outcome.blocks += reader.blocks
+                    report.blocks = reader.blocks
+                    if done == len(run):
+                        break
+                else:
+                    raise Torn("reading a segment", "the archive ends before the member that its catalog names")
+        except (Torn, PositionLost) as error:
+            report.bad[normal(run[done].path)] = f"it cannot be read: {error}"
+            done += 1
+        self.outcome.blocks += report.blocks
         self.restorer.settle(report)
         return run[done:]
 
@@ -259,9 +260,6 @@ class _Run:
         elif member.part is not None:
             report.parts[normal(entry.path)] = member
         return True
-
-    def _lost(self, member: Member, report: Report, error: Torn) -> None:
-        report.bad[normal(member.path)] = f"it cannot be read: {error}"
 
     def finish(self) -> Outcome:
         """Finish the directory and say what became of it."""

@@ -42,6 +42,7 @@ class FileWriter:
     """Writes one member's content into an open file, holes left as holes."""
 
     def __init__(self, target: Destination, entry: Entry, descriptor: int, base: int = 0) -> None:
+        self.failed = ""
         self.target = target
         self.entry = entry
         self.descriptor = descriptor
@@ -49,25 +50,31 @@ class FileWriter:
         self.end = base
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Put ``data`` at ``offset`` of the member."""
+        """Put ``data`` at ``offset`` of the member; once that has failed, nothing."""
         at = self.base + offset
-        while len(data):
+        while len(data) and not self.failed:
             try:
                 done = os.pwrite(self.descriptor, data, at)
             except OSError as error:
-                self._close()
-                raise stopped(self.target, self.entry.path, error) from error
+                self._fail(error)
+                return
             data, at = data[done:], at + done
         self.end = max(self.end, at)
+
+    def _fail(self, error: OSError) -> None:
+        if error.errno in FATAL:
+            self._close()
+            raise stopped(self.target, self.entry.path, error) from error
+        self.failed = error.strerror or str(error)
 
     def finish(self) -> None:
         """Set the size, where it ends in a hole, and the attributes; close."""
         try:
-            if self.base + self.entry.size > self.end:
+            if self.base + self.entry.size > self.end and not self.failed:
                 os.ftruncate(self.descriptor, self.base + self.entry.size)
             self.target.attributes(self.entry, self.descriptor, None)
         except OSError as error:
-            raise stopped(self.target, self.entry.path, error) from error
+            self._fail(error)
         finally:
             self._close()
 
@@ -108,6 +115,7 @@ class Restorer:
         self._directories: list[Entry] = []
         self._parts: dict[bytes, Parts] = {}
         self._writer: FileWriter | None = None
+        self._failed: dict[bytes, str] = {}
 
     @property
     def problems(self) -> Problems:
@@ -134,8 +142,14 @@ class Restorer:
             self.problems.add(entry.path, f"not restored: {error.strerror}")
             return None
         self.members += 1
+        self._take_failure()
         self._writer = writer
         return writer
+
+    def _take_failure(self) -> None:
+        """Remember what became of the file before this one: the target may have refused some of it."""
+        if self._writer is not None and self._writer.failed:
+            self._failed[normal(self._writer.entry.path)] = self._writer.failed
 
     def _wants(self, path: bytes) -> bool:
         part = PART_NAME.fullmatch(path)
@@ -168,6 +182,11 @@ class Restorer:
 
     def settle(self, report: Report) -> None:
         """Rename what did not verify, join parts, make hard links, put all on disk."""
+        self._take_failure()
+        self._writer = None
+        for path, why in self._failed.items():
+            self._set_apart(path, DAMAGED, f"the target directory does not take it: {why}")
+            self._damaged_part(path, why)
         for path, why in report.bad.items():
             self._set_apart(self.aliases.get(path, [path])[0], DAMAGED, why)
             self._damaged_part(path, why)
@@ -175,10 +194,11 @@ class Restorer:
             for path in list(self._made):
                 self._set_apart(path, UNVERIFIED, "nothing on this tape can vouch for its bytes")
         for path, part in report.parts.items():
-            if path not in report.bad:
+            if path not in report.bad and path not in self._failed:
                 self._join(path, part)
         self._link_all()
         self._made.clear()
+        self._failed.clear()
         self.target.synchronize()
 
     def _set_apart(self, path: bytes, suffix: bytes, why: str) -> None:
@@ -213,7 +233,7 @@ class Restorer:
             return
         if i > 1 and growing.offset(i) != part.at:
             growing.bad = growing.bad or f"part {i} belongs at byte {part.at}, not where the parts before it end"
-        growing.ends[i] = part.at + part.size
+        growing.ends[i] = growing.offset(i) + part.size
         if len(growing.ends) == growing.count:
             self._complete(growing)
 
@@ -232,6 +252,8 @@ class Restorer:
         links, self._links = self._links, []
         for path, first in links:
             try:
+                if first == path:
+                    raise Refused("a hard link to itself")
                 if first in self.damaged:
                     self.problems.add(path, f"not restored: it is another name of {first!r}, which is damaged")
                 else:

@@ -138,6 +138,11 @@ def _label(stated: dict[str, Any], what: str) -> Label:
     for key in texts:
         if not isinstance(stated.get(key), str) or len(stated[key]) > 1024:
             raise IntegrityError(what, f"{key} is {stated.get(key)!r:.60}")
+    # these reach terminals: nothing in them may be more than text
+    if not re.fullmatch(r"[0-9A-Za-z-]{0,64}", stated["backup"]):
+        raise IntegrityError(what, f"backup is {stated['backup']!r:.60}")
+    if not all(stated[key].isprintable() for key in texts):
+        raise IntegrityError(what, "a text in it is not printable")
     numbers = ("sequence", "block_size", "segment_size")
     for key in numbers:
         records.integer(stated, key)

@@ -63,6 +63,8 @@ class Source:
             volume, self.wanted, drive = catalog.volume(backup.id)
             self.members = lambda: catalog.members(volume)
             url = url or drive
+        if not url:
+            raise errors.UsageError("the tape to read", "the catalog does not know the drive", "Name it with --tape.")
         self.drive: Drive = held.enter_context(open_drive(url))
         self.drive.wait_ready()
 
