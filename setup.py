@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("SPLITREEL_DEBUG") == "1"
+SANITIZE = os.environ.get("SPLITREEL_SANITIZE") == "1"  # AddressSanitizer and UBSan; run under LD_PRELOAD=libasan.so
 COVERAGE = os.environ.get("SPLITREEL_COVERAGE") == "1"  # gcov; tests/coverage_ext.py builds and reads it
 CHECKOUT = (ROOT / ".git").exists()
 DIRECTIVES = {
@@ -23,6 +24,8 @@ DIRECTIVES = {
     "emit_code_comments": COVERAGE,  # by them C lines are traced back to .pyx lines
 }
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-O1", "-g"]
+SANITIZERS += ["-fno-wrapv"]  # Python's own -fwrapv would hide overflows
 
 
 def pkg_config(library: str) -> tuple[list[str], list[str]] | None:
@@ -46,6 +49,9 @@ def extension(source: Path) -> Extension | None:
     if COVERAGE:
         compile_args += ["--coverage", "-fprofile-update=prefer-atomic", "-O0"]
     link_args = ["-pthread", *(["--coverage"] if COVERAGE else [])]
+    if SANITIZE:
+        compile_args += SANITIZERS
+        link_args += SANITIZERS
     macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
     if stem == "iscsi":
         found = pkg_config("libiscsi >= 1.19")
