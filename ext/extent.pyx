@@ -6,6 +6,7 @@ through the buffer protocol: ``numpy.asarray(map.files)`` is a structured array 
 
 import struct
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -39,6 +40,7 @@ def unpack_nanoseconds(uint64_t packed):
     return <object>time_seconds(packed) * 1_000_000_000 + time_nanoseconds(packed)
 
 
+@cython.no_gc_clear  # __dealloc__ must still know whether the columns are its own or the mapping's
 cdef class ExtentMap:
     """The files of one file system at one instant.
 

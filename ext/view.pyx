@@ -3,6 +3,7 @@
 ``numpy.asarray(column)`` is an array (structured where the records are structs) over the same memory.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE, Py_buffer
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint64_t
@@ -17,6 +18,7 @@ cdef bytes EXTENT_FORMAT = b"T{=Q:logical:=Q:physical:=I:count:=I:flags:}"
 cdef bytes NAME_FORMAT = b"T{=I:parent:=I:file:=I:name_offset:=I:name_size:}"
 
 
+@cython.no_gc_clear  # __dealloc__ must still know whether the memory is its own
 cdef class Column:
     """A read-only buffer over a column of a sealed map; len() is the number of records. Made by ExtentMap."""
 

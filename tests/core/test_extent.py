@@ -1,5 +1,8 @@
 """ExtentMap: what seal arranges and refuses, and how Python sees it."""
 
+import gc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -222,3 +225,31 @@ def test_path_order_is_that_of_full_path_bytes(tree: list[tuple[int, bytes, bool
 
     assert [paths[i] for i in np.asarray(m.path_order())] == sorted(paths)
     assert all(m.find(path) == index for index, path in enumerate(paths))
+
+
+def collect_in_a_cycle(held: list[object]) -> None:
+    """Leave one object to the cycle collector, which clears it before it clears what keeps it."""
+    holder: dict[str, object] = {"held": held.pop()}
+    holder["self"] = holder
+    del holder
+    gc.collect()
+
+
+def test_a_loaded_map_may_be_garbage_in_a_cycle(tmp_path: Path) -> None:
+    """Its columns are the mapping's: freeing them would end the process."""
+    small_map().save(tmp_path / "map")
+    held: list[object] = [ExtentMap.load(tmp_path / "map")]
+    collect_in_a_cycle(held)
+    loaded = ExtentMap.load(tmp_path / "map")
+
+    assert loaded.digest() == small_map().digest()
+
+
+def test_a_column_may_be_garbage_in_a_cycle() -> None:
+    """Its memory is the map's, which lives on."""
+    m = small_map()
+    digest = m.digest()
+    held: list[object] = [m.files]
+    collect_in_a_cycle(held)
+
+    assert m.digest() == digest
