@@ -148,7 +148,8 @@ cdef class StreamReader:
                 return part
             if part == 0:
                 break
-            part = min(part, <int64_t>(size - done))
+            if <uint64_t>part > size - done:
+                part = <int64_t>(size - done)
             memcpy(destination + done, data, part)
             self.advance(<uint32_t>part)
             done += part
@@ -161,7 +162,8 @@ cdef class StreamReader:
             part = self.peek(&data, fault)
             if part <= 0:
                 return ended(part, self, fault)
-            part = min(part, <int64_t>size)
+            if <uint64_t>part > size:              # compared unsigned: what a header says may be above 2^63
+                part = <int64_t>size
             crc[0] = crc32c_update(crc[0], data, part)
             self.advance(<uint32_t>part)
             size -= part
@@ -175,7 +177,7 @@ cdef class StreamReader:
             part = self.peek(&data, fault)
             if part <= 0:
                 return ended(part, self, fault)
-            written = c_pwrite(fd, data, min(part, <int64_t>size), <int64_t>offset)
+            written = c_pwrite(fd, data, min(<uint64_t>part, size), <int64_t>offset)
             if written < 0 and errno == EINTR:
                 continue
             if written <= 0:
@@ -199,8 +201,14 @@ cdef class StreamReader:
         gate_reset(&self.gate)
         self.block = self.offset = self.position = 0
         self.end = 0
-        self.thread = threading.Thread(target=self._fill, name="splitreel-reader", daemon=True)
-        self.thread.start()
+        thread = threading.Thread(target=self._fill, name="splitreel-reader", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self.end = FAULT_MISUSE                # nobody fills: a read must not wait for it
+            gate_publish(&self.gate, 0, True)
+            raise
+        self.thread = thread
 
     def stop(self):
         thread, self.thread = self.thread, None

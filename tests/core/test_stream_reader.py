@@ -136,3 +136,29 @@ def test_stopping_ends_the_thread_and_reading_goes_on_after_next_file(drive: Sof
 def test_a_ring_of_no_blocks_is_refused(drive: SoftDrive) -> None:
     with pytest.raises(errors.Misuse):
         StreamReader(tape_of(drive), 4096, 0)
+
+
+@pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1])
+def test_a_size_above_all_signed_numbers_is_only_too_large(drive: SoftDrive, tmp_path: Path, size: int) -> None:
+    """As a header may state it: everything there is is passed, and nothing behind it."""
+    with open(tmp_path / "out", "wb") as out, StreamReader(tape_of(drive), 4096) as reader:
+        reader.next_file()
+        with pytest.raises(errors.IntegrityError, match="ends before"):
+            reader.copy_to(out.fileno(), 0, size)
+        reader.next_file()
+        with pytest.raises(errors.IntegrityError, match="ends before"):
+            reader.skip(size)
+
+    assert (tmp_path / "out").stat().st_size == 40 * 4096
+
+
+def test_a_reader_without_a_thread_does_not_wait(drive: SoftDrive, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with StreamReader(tape_of(drive), 4096) as reader:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            reader.next_file()
+        with pytest.raises(errors.Misuse):
+            reader.read(1)
