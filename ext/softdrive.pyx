@@ -375,12 +375,12 @@ cdef class SoftDrive(DriveBase):
 
     cdef int space_over(self, bint filemarks, int64_t count, reply_t* reply) noexcept nogil:
         """A filemark stops spacing over blocks: behind it going forward, before it going backward."""
-        cdef int64_t left = count if count >= 0 else 0 - count
+        cdef uint64_t left = <uint64_t>count if count >= 0 else 0 - <uint64_t>count
         cdef int what
         while left > 0:
             what = self.medium.forward() if count > 0 else self.medium.backward()
             if what > MEDIUM_FILEMARK or (what == MEDIUM_FILEMARK and not filemarks):
-                return self.met(what, left, reply)
+                return self.met(what, <int64_t>left, reply)
             if what == MEDIUM_FILEMARK or not filemarks:
                 left -= 1
         return DONE

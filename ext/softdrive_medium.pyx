@@ -46,6 +46,7 @@ cdef enum:
     POINT_EVERY = 64                               # objects between index points: 24 bytes for 64 blocks
     MARKS_BEYOND = 65536                           # bytes past the capacity that only filemarks may use
     ZEROS = 4096
+    MOST_POINTS = 1 << 20                          # 24 MB; behind 64 million objects LOCATE is slower
 
 cdef const uint64_t INDEX_MAGIC = 0x3130_5844_4950_5253        # "SRPIDX01" read on a little-endian machine
 
@@ -66,6 +67,15 @@ cdef uint64_t record_size(uint32_t length) noexcept nogil:
 
 cdef uint32_t header_crc(const index_header_t* header) noexcept nogil:
     return crc32c_update(0, header, <size_t>(<const uint8_t*>&header.crc - <const uint8_t*>header))
+
+
+cdef bint attributes_fit(const cartridge_t* cartridge) noexcept nogil:
+    """A right checksum does not make a length harmless."""
+    cdef int i
+    for i in range(MEDIUM_ATTRIBUTES):
+        if cartridge.attributes[i].size > MEDIUM_ATTRIBUTE_SIZE:
+            return False
+    return True
 
 
 cdef class Medium:
@@ -150,6 +160,8 @@ cdef class Medium:
         """Add `here` to the index when it lies far enough behind the last point. A full index only slows LOCATE."""
         cdef point_t* grown
         if self.here.object_id < self.points[self.point_count - 1].object_id + POINT_EVERY:
+            return 0
+        if self.point_count == MOST_POINTS:
             return 0
         if self.point_count == self.point_capacity:
             grown = <point_t*>realloc(self.points, 2 * self.point_capacity * sizeof(point_t))
@@ -446,11 +458,11 @@ cdef class Medium:
         if fd < 0:
             return 0
         if (tap_read(fd, &header, sizeof(header), 0) == <int64_t>sizeof(header) and header.magic == INDEX_MAGIC
-                and header.crc == header_crc(&header)):
+                and header.crc == header_crc(&header) and attributes_fit(&header.cartridge)):
             self.cartridge = header.cartridge
             current = (header.file_size == file_size and header.end.offset == file_size
                        and c_fstat(self.fd, &status) == 0 and header.mtime_ns == tap_mtime_ns(&status)
-                       and 0 < header.point_count <= file_size // WORD + 1)
+                       and 0 < header.point_count <= min(file_size // WORD + 1, <uint64_t>MOST_POINTS))
         if current:
             bytes_of_points = <size_t>header.point_count * sizeof(point_t)
             points = <point_t*>realloc(self.points, max(bytes_of_points, <size_t>POINT_EVERY * sizeof(point_t)))

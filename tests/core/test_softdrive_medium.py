@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from splitreel import errors
+from splitreel.core.checksum import crc32c
 from splitreel.core.sense import parse_sense
 from splitreel.core.softdrive import SoftDrive
 from tests.core.test_softdrive import locate, tape_of
@@ -223,3 +224,29 @@ def test_fields_out_of_range_are_refused(
 def test_cdb_that_is_too_short_is_a_defect(tmp_path: Path) -> None:
     with SoftDrive(tmp_path / "a.tap") as drive, pytest.raises(errors.Misuse, match="too short"):
         drive.run_command(b"\x92" + bytes(9))
+
+
+def test_side_file_with_an_attribute_longer_than_its_room_is_ignored(tmp_path: Path) -> None:
+    """Right checksum and all: READ ATTRIBUTE would copy what lies behind the attribute."""
+    SoftDrive.create(tmp_path / "a.tap", capacity=1 << 30, barcode="X").close()
+    side = bytearray((tmp_path / "a.tap.idx").read_bytes())
+    at = side.index(struct.pack("=HHI1s", 0x0806, 1, 1, b"X"))
+    checked = at + 16 * 264
+    side[at + 2 : at + 4] = b"\xff\xff"
+    assert side[checked : checked + 4] != struct.pack("=I", crc32c(side[:checked]))
+    side[checked : checked + 4] = struct.pack("=I", crc32c(side[:checked]))
+    (tmp_path / "a.tap.idx").write_bytes(side)
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        tape_of(drive)
+        assert drive.capacity == 0
+        assert code(drive, b"\x8c\x00" + bytes(6) + b"\x08\x06" + bytes(2) + b"\x40\x00" + bytes(2), None)[0] == 5
+
+
+def test_spacing_by_the_most_negative_count_ends_at_the_beginning(tmp_path: Path) -> None:
+    with SoftDrive(tmp_path / "a.tap") as drive:
+        tape = tape_of(drive)
+        for _ in range(3):
+            tape.write(b"block")
+
+        assert code(drive, b"\x91\x00" + bytes(2) + b"\x80" + bytes(11)) == (0, 0, 4)
+        assert drive.position == (0, 0, 0)
