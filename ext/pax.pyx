@@ -366,7 +366,7 @@ cdef class PaxWriter:
         header.gid = file.gid
         header.rdev = file.rdev
         header.seconds = time_seconds(file.mtime)
-        header.nanoseconds = time_nanoseconds(file.mtime)
+        header.nanoseconds = min(time_nanoseconds(file.mtime), <uint32_t>NANOSECONDS - 1)   # 30 bits hold more
         if member.kind == MEMBER_LINK:
             size = self.plain_path(member.link, self.link)
             if size < 0:

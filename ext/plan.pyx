@@ -488,6 +488,8 @@ cdef Plan make_plan(ExtentMap map, str order, uint32_t block_size, uint64_t segm
         refuse("a tape block is a multiple of 4096 bytes")
     if segment_size == 0 or segment_size > <uint64_t>1 << 44 or sync_segments == 0 or first_number == 0:
         refuse("a segment has 1 byte to 16 TiB, and counts start at 1")
+    if segment_size // block_size >> 31:           # the last member and the manifest come on top, in 32 bits
+        refuse("a segment has less than 2147483648 tape blocks")
     plan.map, plan.order, plan.block_size, plan.segment_size = map, order, block_size, segment_size
     plan.sync_segments, plan.backup, plan.first_object, plan.created = sync_segments, backup, first_object, created
     plan.next_object, plan.first_number = first_object, first_number

@@ -313,7 +313,8 @@ cdef class Tape:
 
         tgtd before 1.0.94 moves only capacity - length bytes of a shorter block: read exactly, or twice as much.
         """
-        cdef int64_t length = capacity if not sense.ili else <int64_t>capacity - sense.information
+        cdef int64_t longest = <int64_t>1 << 32    # 64 bits of INFORMATION may say anything
+        cdef int64_t length = capacity if not sense.ili else <int64_t>capacity - max(sense.information, -longest)
         cdef bint suppressed = (self.read_cdb[1] & 0x02) != 0      # SILI: a shorter block is GOOD
         if suppressed and not sense.ili:
             length = reply.transferred

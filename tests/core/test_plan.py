@@ -238,6 +238,7 @@ def test_memory_a_member_is_at_most_64_bytes(tmp_path: Path) -> None:
         {"block_size": 1000},
         {"block_size": 0},
         {"segment_size": 0},
+        {"segment_size": 1 << 44, "block_size": 4096},
         {"sync_segments": 0},
         {"first_number": 0},
     ],

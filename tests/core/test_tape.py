@@ -189,6 +189,7 @@ def test_write_that_was_taken_counts(tmp_path: Path, answer: bytes, condition: i
         (sense(0, 0, ILI, 10), 80, errors.IntegrityError),  # a block of 90, of which 80 came
         (sense(0, 0, ILI), 90, errors.CheckCondition),  # ILI without a residue: the length is unknown
         (sense(0, 0, ILI, 101), 0, errors.IntegrityError),  # a block of -1 bytes
+        (bytes.fromhex("72000000 00000010 000a8000 8000000000000000 04020020"), 0, errors.LimitReached),  # -2^63
         (sense(0, 4, EOM), 0, errors.CheckCondition),  # beginning of partition
         (sense(3, 0, FM, asc=0x11), 0, errors.CheckCondition),  # an error beside a filemark is an error
     ],
