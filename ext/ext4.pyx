@@ -361,6 +361,8 @@ cdef class Ext4(Filesystem):
             layout = inode_layout(inode, file.size, &text)
         if layout == LAYOUT_EXTENTS:
             text = verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK)
+            if text == NULL and file.size > (<uint64_t>MAX_BLOCK + 1) * self.geometry.block_size:
+                text = b"the inode's size is above 2^32 blocks"
             if text != NULL:
                 layout = -1
         if layout < 0:
@@ -414,10 +416,10 @@ cdef class Ext4(Filesystem):
         return self.heap.finish(target, file, fault)
 
     cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil:
-        """file.size bytes, which the caller knows to be there."""
-        if file.size == 0 or memchr(bytes, 0, file.size) != NULL:
+        """file.size bytes, at least one, which the caller knows to be there."""
+        if memchr(bytes, 0, file.size) != NULL:
             file.flags |= FILE_DAMAGED
-            target.append_problem(file.inode, 0, b"a symlink whose target is empty or holds a null byte")
+            target.append_problem(file.inode, 0, b"a symlink whose target holds a null byte")
             return
         self.heap.target = bytes
         self.heap.target_size = <uint32_t>file.size

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr
 
 from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.columns cimport MAX_DEPTH
 from splitreel.core.ext4_disk cimport (
     EXT4_ROOT_INO,
     ext4_digest,
@@ -177,6 +178,7 @@ cdef class DirectoryWalk:
 
     cdef int walk(self, ExtentMap target, fault_t* fault) noexcept nogil:
         cdef int64_t root = self.find(target, EXT4_ROOT_INO)
+        cdef uint32_t depth = 1                    # of the directories of a level, counted as verify_columns does
         cdef int level
         self.blocks_left = self.geometry.block_count
         self.named = <uint8_t*>calloc(target.file_count // 8 + 1, 1)
@@ -192,9 +194,19 @@ cdef class DirectoryWalk:
             level = self.next_level
             self.next_level = 1 - level
             self.level_count[self.next_level] = 0
-            if self.read_level(target, level, fault) < 0:
+            if depth == MAX_DEPTH:
+                self.leave_out(target, level)
+            elif self.read_level(target, level, fault) < 0:
                 return fault.code
+            depth += 1
         return 0
+
+    cdef void leave_out(self, ExtentMap target, int level) noexcept nogil:
+        """Names in these directories would be deeper than a map allows; without them the rest of it is good."""
+        cdef size_t i
+        for i in range(self.level_count[level]):
+            self.damaged(target, self.levels[level][i].file, 0,
+                         b"directories nested 65536 deep: what is in this one is left out")
 
     cdef int read_level(self, ExtentMap target, int level, fault_t* fault) noexcept nogil:
         cdef const block_ref_t* ref

@@ -157,6 +157,9 @@ cdef int inode_layout(const ext4_inode_t* raw, uint64_t size, const char** text)
     cdef uint32_t flags = ext4_le32(raw.i_flags)
     cdef uint16_t kind = ext4_le16(raw.i_mode) & S_IFMT
     cdef bint mapped = flags & EXT4_EXTENTS_FL != 0
+    if kind == S_IFLNK and size == 0:
+        text[0] = b"a symlink without a target"
+        return -1
     if kind == S_IFLNK and size < FAST_SYMLINK_SIZE:
         if not mapped or ext4_load32(raw.i_block) & 0xFFFF != EXTENT_MAGIC:
             text[0] = b"an encrypted symlink is not supported"

@@ -17,6 +17,7 @@ from splitreel.core.ext4_disk cimport (
     EXT4_RO_COMPAT,
     INCOMPAT_64BIT,
     INCOMPAT_CSUM_SEED,
+    INCOMPAT_EXTENTS,
     INCOMPAT_FILETYPE,
     INCOMPAT_RECOVER,
     RO_COMPAT_GDT_CSUM,
@@ -125,6 +126,14 @@ cdef int decode_features(const ext4_superblock_t* raw, ext4_geometry_t* geometry
     return rc if rc < 0 else check_ro_compat(geometry.ro_compat, fault)
 
 
+cdef int check_extents(const ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    """ext2 and ext3 as a whole: file by file, next to nothing would be left of them. Single old files are problems."""
+    if geometry.incompat & INCOMPAT_EXTENTS:
+        return 0
+    return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                     b"files mapped by indirect blocks: no extents feature")
+
+
 cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
     """Sizes of block, inode and group descriptor, each a power of two within its range."""
     cdef uint32_t shift = ext4_le32(raw.s_log_block_size)
@@ -212,9 +221,9 @@ cdef int decode_superblock(const ext4_superblock_t* raw, uint64_t device_size, i
     geometry.state = ext4_le16(raw.s_state)
     geometry.creator_os = ext4_le32(raw.s_creator_os)
     memcpy(geometry.uuid, raw.s_uuid, 16)
-    if (decode_features(raw, geometry, fault) < 0 or check_state(geometry, trust, fault) < 0
-            or decode_sizes(raw, geometry, fault) < 0 or decode_groups(raw, geometry, fault) < 0
-            or check_extent(geometry, device_size, fault) < 0):
+    if (decode_features(raw, geometry, fault) < 0 or check_extents(geometry, fault) < 0
+            or check_state(geometry, trust, fault) < 0 or decode_sizes(raw, geometry, fault) < 0
+            or decode_groups(raw, geometry, fault) < 0 or check_extent(geometry, device_size, fault) < 0):
         return fault.code
     seed = ext4_le32(raw.s_checksum_seed)
     geometry.csum_seed = ~seed if geometry.incompat & INCOMPAT_CSUM_SEED else crc32c_update(0, raw.s_uuid, 16)

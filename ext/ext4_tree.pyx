@@ -272,7 +272,11 @@ cdef class ExtentTrees:
         return self.leaf_state if self.leaf_state < 0 and self.leaf_state != FAULT_IO else 0
 
     cdef int append_leaves(self, uint32_t owner, tree_t* tree, ExtentMap target, fault_t* fault) noexcept nogil:
+        """Leaves of owners before this one belong to inodes that were refused after their trees were read."""
         cdef const char* text
+        while self.leaf_state != 0 and self.leaf.owner < owner:
+            if self.next_leaf(fault) < 0:
+                return fault.code
         while self.leaf_state != 0 and self.leaf.owner == owner:
             text = b"a block of its extent tree does not read"
             if self.leaf_state > 0:

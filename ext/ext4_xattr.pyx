@@ -212,6 +212,8 @@ cdef class HeapWriter:
             attr.name = entries + at + ENTRY
             attr.name_size = entry.e_name_len
             attr.prefix = entry.e_name_index
+            if is_acl(attr):
+                attr.name_size = 0                 # the index is the whole name; the kernel stores none behind it
             attr.value = base + offset
             attr.value_size = ext4_le32(entry.e_value_size) if entry.e_value_inum == 0 else <uint32_t>0
             attr.source = source
@@ -245,7 +247,6 @@ cdef class HeapWriter:
             size = attr.value_size
             if is_acl(attr):
                 size = 4 + 8 * <uint32_t>acl_entries(attr.value, attr.value_size)
-                attr.name_size = 0
             prefix = prefix_sizes[attr.prefix]
             if size > self.record_capacity or at + 6 + prefix + attr.name_size + size > self.record_capacity:
                 return 0

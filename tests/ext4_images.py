@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ext4_surgery import Surgeon
 from tests.support import need_programs, need_root
 
 FIFREEZE = 0xC0045877
@@ -221,3 +222,27 @@ def write_alternate(path: Path, blocks: int, block_size: int) -> None:
         for block in range(0, blocks, 2):
             os.pwrite(file.fileno(), b"w", block * block_size)
         file.truncate(blocks * block_size)
+
+
+def nest(surgeon: Surgeon, count: int) -> list[int]:
+    """Put a chain of directories named d into the root, by hand: 1 KiB blocks, inodes of 128 bytes, no checksums.
+
+    Bitmaps are left alone. Returns the inode numbers.
+    """
+    per_group = struct.unpack("<I", surgeon.read(1024 + 40, 4))[0]
+    tables = [struct.unpack("<I", surgeon.read(surgeon.group(group) + 8, 4))[0] for group in range(11)]
+    inodes = list(range(100, 100 + count))
+    spare = (table + per_group // 8 + 64 + i for table in tables for i in range(7000))
+    blocks = [block for block, _ in zip(spare, inodes, strict=False)]
+    surgeon.write(surgeon.block(2, 0) + 24, struct.pack("<IHBB1s", inodes[0], 1000, 1, 2, b"d"))
+    with open(surgeon.image, "r+b") as file:
+        for number, block, below in zip(inodes, blocks, [*inodes[1:], 0], strict=True):
+            group, index = divmod(number - 1, per_group)
+            root = struct.pack("<HHHHIIHHI", 0xF30A, 1, 4, 0, 0, 0, 1, 0, block)
+            file.seek(tables[group] * 1024 + index * 128)
+            file.write(struct.pack("<HHI16xHHIII", 0o40755, 0, 1024, 0, 2, 2, 0x80000, 0) + root)
+            file.seek(block * 1024)
+            file.write(
+                struct.pack("<IHBB4sIHBB4sIHBB1s", 2, 12, 1, 2, b".", 2, 12, 2, 2, b"..", below, 1000, 1, 2, b"d")
+            )
+    return inodes

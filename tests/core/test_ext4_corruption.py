@@ -16,6 +16,7 @@ from splitreel.core.extent import ExtentMap
 from tests import ext4_images as images
 from tests import oracle
 from tests.ext4_surgery import Surgeon, debugfs
+from tests.support import need_programs
 
 pytestmark = pytest.mark.root
 
@@ -30,6 +31,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = images.make_image(tmp_path_factory.mktemp("good") / "image", 12, "-b", "1024", "-N", "600")
     with images.mounted(image) as point:
         images.write_alternate(point / "deep", 1000, 1024)
+        images.write_alternate(point / "deep too", 300, 1024)
         (point / "many").mkdir()
         for number in range(200):
             (point / "many" / f"a name that fills a block soon {number:04}").touch()
@@ -371,3 +373,70 @@ def test_an_entry_of_the_wrong_type_is_reported_and_kept(surgeon: Surgeon) -> No
         assert texts(extent_map) == found
         assert damaged_paths(extent_map) == set()
         assert extent_map.find(b"folder/below/file") >= 0
+
+
+@pytest.mark.parametrize("flag", [0x10000000, 0x800], ids=["inline", "encrypted"])
+def test_a_refused_file_takes_no_extents_from_the_next_one(
+    surgeon: Surgeon, truth: dict[bytes, oracle.Entry], flag: int
+) -> None:
+    """Its tree blocks were read together with those of the files behind it."""
+    number = surgeon.number("/deep")
+    flags = struct.unpack("<I", surgeon.read(surgeon.inode(number) + 0x20, 4))[0]
+    surgeon.write(surgeon.inode(number) + 0x20, struct.pack("<I", flags | flag))
+    surgeon.fix_inode(number)
+    entries = oracle.map_entries(map_image(surgeon.image))
+    del entries[b"deep"]
+
+    assert len(truth[b"deep too"].extents) == 150
+    assert oracle.differences({path: truth[path] for path in entries}, entries) == []
+
+
+def test_two_acls_of_one_kind_are_one(surgeon: Surgeon) -> None:
+    """A name behind the index of an ACL means nothing: it must not make two attributes of one name."""
+    number = surgeon.number("/xattrs/acl")
+    area = surgeon.inode(number) + 128 + 32 + 4
+    room = surgeon.inode_size - 128 - 32 - 4
+    value = struct.pack("<I" + "HH" * 3, 1, 1, 7, 4, 5, 32, 5)
+    entry = struct.Struct("<BBHIII4s")
+    entries = b"".join(entry.pack(1, 2, room - 16, 0, 16, 0, name) for name in (b"a", b"b"))
+    surgeon.write(area, (entries + bytes(4)).ljust(room - 16, b"\0") + value)
+    surgeon.fix_inode(number)
+    extent_map = map_image(surgeon.image)
+
+    assert extent_map.problems == []
+    assert extent_map.xattrs(extent_map.find_file(number)) == {"system.posix_acl_access": images.ACL_MINIMAL}
+
+
+@pytest.mark.parametrize(
+    ("path", "offset", "value", "text"),
+    [
+        ("/fast", 0x04, 0, "a symlink without a target"),
+        ("/slow", 0x04, 0, "a symlink without a target"),
+        ("/xattrs/fast_link", 0x04, 0, "a symlink without a target"),
+        ("/folder/other", 0x6C, 0x401, "the inode's size is above 2^32 blocks"),
+    ],
+)
+def test_sizes_that_cannot_be_are_damage(surgeon: Surgeon, path: str, offset: int, value: int, text: str) -> None:
+    number = surgeon.number(path)
+    surgeon.write(surgeon.inode(number) + offset, struct.pack("<I", value))
+    surgeon.fix_inode(number)
+    extent_map = map_image(surgeon.image)
+
+    assert extent_map.problems == [(number, 0, text)]
+    assert damaged_paths(extent_map) == {path[1:].encode()}
+
+
+def test_directories_nested_too_deep_are_left_out(tmp_path: Path) -> None:
+    """The directory of depth 65536 is there, what is in it is not; all else is."""
+    need_programs("mke2fs", "debugfs")
+    options = "-b 1024 -I 128 -N 81920 -g 8192 -O ^metadata_csum,^uninit_bg,^has_journal,^flex_bg,^resize_inode"
+    image = images.make_image(tmp_path / "image", 96, *options.split())
+    inodes = images.nest(Surgeon(image), 65_540)
+    with BlockDevice(image) as device:
+        filesystem = Ext4(device)
+        extent_map = filesystem.map()
+    text = "directories nested 65536 deep: what is in this one is left out"
+
+    assert extent_map.problems == [(inodes[65_534], 0, text)]
+    assert filesystem.statistics["unnamed"] == 5 + 1  # what is too deep, and lost+found, whose name was overwritten
+    assert extent_map.name_count == 65_536

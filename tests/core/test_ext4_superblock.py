@@ -206,3 +206,10 @@ def test_a_superblock_that_changes_while_it_is_mapped_is_stale(image: Path) -> N
         done.set()
         writer.join()
     assert errors.Stale in seen
+
+
+@pytest.mark.parametrize("kind", ["ext2", "ext3"])
+def test_a_file_system_without_extents_is_refused_as_a_whole(image: Path, kind: str) -> None:
+    subprocess.run(["mke2fs", "-t", kind, "-q", "-F", image], check=True, capture_output=True)
+    with pytest.raises(errors.Unsupported, match="files mapped by indirect blocks: no extents feature"):
+        open_image(image)

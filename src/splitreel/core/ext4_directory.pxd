@@ -33,6 +33,7 @@ cdef class DirectoryWalk:
     cdef void reset(self) noexcept nogil           # gives back what one walk needed
     cdef int push(self, uint32_t file, uint32_t name, fault_t* fault) noexcept nogil
     cdef int read_level(self, ExtentMap target, int level, fault_t* fault) noexcept nogil
+    cdef void leave_out(self, ExtentMap target, int level) noexcept nogil
     cdef int list_blocks(self, ExtentMap target, const directory_t* directory, fault_t* fault) noexcept nogil
     cdef int read_block(self, ExtentMap target, const block_ref_t* ref, uint32_t part, const uint8_t* data,
                         fault_t* fault) noexcept nogil

@@ -9,6 +9,7 @@ cdef enum:
 cdef enum ext4_feature_bit_t:
     INCOMPAT_FILETYPE = 0x2
     INCOMPAT_RECOVER = 0x4
+    INCOMPAT_EXTENTS = 0x40
     INCOMPAT_64BIT = 0x80
     INCOMPAT_CSUM_SEED = 0x2000
     RO_COMPAT_HUGE_FILE = 0x8
