@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Compiler import Options
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("SPLITREEL_DEBUG") == "1"
@@ -90,16 +92,30 @@ def forget_stale() -> None:
             generated.unlink()
 
 
-os.chdir(ROOT)
-forget_stale()
-extensions = [e for e in map(extension, sorted((ROOT / "ext").glob("*.pyx"))) if e is not None]
-setup(
-    options={"build_ext": {"parallel": 2}},
-    ext_modules=cythonize(
-        extensions,
-        include_path=["src"],
-        build_dir="build/cython",
-        compiler_directives=DIRECTIVES,
-        nthreads=2,
-    ),
-)
+class BuildCore(build_ext):
+    """Cythonizes when extensions are built and at no other time: metadata and sdist need no C files."""
+
+    def build_extensions(self) -> None:
+        """Put the generated C in place of each .pyx, then compile."""
+        forget_stale()
+        generated = cythonize(
+            self.extensions,
+            include_path=["src"],
+            build_dir="build/cython",
+            compiler_directives=DIRECTIVES,
+            nthreads=self.parallel,
+        )
+        made = {extension.name: extension for extension in generated}
+        for wanted in self.extensions:
+            wanted.sources, wanted.depends = made[wanted.name].sources, made[wanted.name].depends
+        super().build_extensions()
+
+
+if __name__ == "__main__":  # Cython's own worker processes may import this file again
+    os.chdir(ROOT)
+    Options.warning_errors = CHECKOUT
+    setup(
+        cmdclass={"build_ext": BuildCore},
+        options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
+        ext_modules=[e for e in map(extension, sorted((ROOT / "ext").glob("*.pyx"))) if e is not None],
+    )

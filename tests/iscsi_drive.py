@@ -5,8 +5,11 @@ import select
 import socket
 import threading
 
-from splitreel.core.iscsi import IscsiTransport
 from splitreel.core.tape import Tape
+
+from .support import compiled
+
+IscsiTransport, parse_url = compiled("iscsi").IscsiTransport, compiled("iscsi").parse_url
 
 NO_DATA, TO_DEVICE, FROM_DEVICE = 0, 1, 2
 TEST_UNIT_READY = bytes(6)

@@ -1,7 +1,9 @@
 """support is what tests share: reasons to skip that become failures in CI, and the parts found on this machine."""
 
+import importlib
 import os
 import shutil
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -11,7 +13,7 @@ def missing(reason: str) -> NoReturn:
     """Skip a test whose part is not on this machine; fail it where CI is set, since there every part must be."""
     if os.environ.get("CI"):
         pytest.fail(f"missing in CI: {reason}")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def need_root() -> None:
@@ -25,3 +27,11 @@ def need_programs(*names: str) -> None:
     absent = [name for name in names if shutil.which(name) is None]
     if absent:
         missing(f"needs {', '.join(absent)}")
+
+
+def compiled(name: str) -> ModuleType:
+    """The module splitreel.core.NAME, which a build may be without; skip or fail where this one is."""
+    try:
+        return importlib.import_module(f"splitreel.core.{name}")
+    except ModuleNotFoundError:
+        missing(f"needs a build with the {name} transport")

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from splitreel import target as module
-from splitreel.core.iscsi import IscsiTransport
 from splitreel.errors import TapeError, TransportError
 from splitreel.target import TapeTarget
-from tests.iscsi_drive import TEST_UNIT_READY, TO_DEVICE, open_ready, tape_of
+from tests.iscsi_drive import TEST_UNIT_READY, TO_DEVICE, IscsiTransport, open_ready, tape_of
 
 pytestmark = pytest.mark.tgtd
 

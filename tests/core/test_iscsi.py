@@ -8,7 +8,6 @@ from pyscsi.pyscsi.scsi import SCSI
 from pyscsi.pyscsi.scsi_enum_command import spc
 
 from splitreel import errors
-from splitreel.core.iscsi import IscsiTransport, parse_url
 from splitreel.target import TapeTarget, TargetTape
 from tests.iscsi_drive import (
     END_OF_DATA,
@@ -17,7 +16,9 @@ from tests.iscsi_drive import (
     REWIND,
     TEST_UNIT_READY,
     TO_DEVICE,
+    IscsiTransport,
     open_ready,
+    parse_url,
     tape_of,
 )
 from tests.tgt_cartridge import read_cartridge

@@ -11,10 +11,18 @@ from pathlib import Path
 import pytest
 
 from splitreel import errors
-from splitreel.core.iscsi import IscsiTransport
 from splitreel.core.tape import Tape
 from splitreel.target import TapeTarget, TargetTape
-from tests.iscsi_drive import NO_DATA, REWIND, TEST_UNIT_READY, TO_DEVICE, Cutter, open_ready, tape_of
+from tests.iscsi_drive import (
+    NO_DATA,
+    REWIND,
+    TEST_UNIT_READY,
+    TO_DEVICE,
+    Cutter,
+    IscsiTransport,
+    open_ready,
+    tape_of,
+)
 from tests.tgt_cartridge import read_cartridge
 
 pytestmark = pytest.mark.tgtd
