@@ -8,7 +8,7 @@ import pytest
 from splitreel.errors import TapeError
 from splitreel.target import TapeTarget, TargetTape
 
-from .support import missing
+from .support import compiled, missing
 
 _tape_numbers = itertools.count(1)
 
@@ -16,6 +16,7 @@ _tape_numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def tgtd_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TapeTarget]:
     """One tgtd for all tests that do not harm it. Its own first tape is nobody's: take tgtd_drive."""
+    compiled("iscsi")
     target = TapeTarget(tmp_path_factory.mktemp("tgtd"), size_mb=16)
     try:
         target.start()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE_FLOOR = 90.0
-LEFT_OUT = {"build", "dist"}  # and hidden files
+LEFT_OUT = {"build", "dist"}  # and hidden files but .ci
 MARKER = re.compile(r'/\* "(?:.*/)?(\w+\.p[xy][xdi])":(\d+)$')  # Cython's comment above the C code of a statement
 Lines = dict[int, bool]  # .pyx line: it ran
 CHILDREN = "SPLITREEL_COVERAGE_CHILDREN"
@@ -29,10 +29,11 @@ _numbers = itertools.count()
 def copy_tree(target: Path) -> None:
     """All that a build and its tests need, without anything built before."""
     for source in ROOT.iterdir():
-        if source.name[0] == "." or source.name in LEFT_OUT:
+        if (source.name[0] == "." and source.name != ".ci") or source.name in LEFT_OUT:
             continue
         if source.is_dir():
-            shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+            built = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__")
+            shutil.copytree(source, target / source.name, ignore=built)
         else:
             shutil.copy2(source, target)
 

@@ -38,12 +38,16 @@ def device(image: Path) -> Iterator[BlockDevice]:
         yield opened
 
 
+def need_kind(kind: str, device: BlockDevice) -> None:
+    try:
+        ReadEngine.open(device, 1, kind).close()
+    except errors.DeviceError as error:
+        missing(f"needs {kind}: {error}")
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, device: BlockDevice) -> str:
-    try:
-        ReadEngine.open(device, 1, request.param).close()
-    except errors.DeviceError as error:
-        missing(f"needs {request.param}: {error}")
+    need_kind(request.param, device)
     return str(request.param)
 
 
@@ -128,9 +132,10 @@ with BlockDevice(sys.argv[1]) as device:
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
 def test_falls_back_to_threads_where_io_uring_is_refused(
-    image: Path, code: int, refused: Callable[..., list[str]]
+    image: Path, device: BlockDevice, code: int, refused: Callable[..., list[str]]
 ) -> None:
     """``auto`` takes threads and says so; ``io_uring`` says what, why and what to do."""
+    need_kind("io_uring", device)
     lines = refused(IO_URING_SETUP, code, FALL_BACK, image)
 
     assert lines[:3] == ["threads 0", "opening the io_uring read engine", os.strerror(code)]
