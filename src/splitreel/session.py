@@ -19,7 +19,15 @@ from splitreel import config, hostmap, mapping, mirror, quiesce, session_checks
 from splitreel.backup import Result
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
-from splitreel.errors import FilesystemError, MirrorError, QuiesceError, SplitreelError, Unsupported
+from splitreel.errors import (
+    EndOfMedium,
+    FilesystemError,
+    MirrorError,
+    QuiesceError,
+    SplitreelError,
+    TapeError,
+    Unsupported,
+)
 from splitreel.journal import Journal
 from splitreel.session_image import opened
 from splitreel.session_tape import Tape
@@ -80,8 +88,9 @@ def run(
 ) -> SessionResult:
     """Run one whole session of ``job``.
 
-    ``report`` is called with plain dicts: {"event": "phase", "phase", "state": "begin"|"end", "seconds"} and
-    {"event": "note", "text"}; what happens inside the window is reported after it.
+    ``report`` is called with plain dicts: {"event": "phase", "phase", "state": "begin"|"end", "seconds"}, {"event":
+    "note", "text"} and, from another thread, {"event": "progress"} with what StreamWriter.progress says. What happens
+    inside the window is reported after it.
 
     Raises:
         SplitreelError: it failed; the database was let go and the mirror put back, or the error says what to do.
@@ -120,6 +129,7 @@ class Session:
         self._tape = self.tape()
         self._journal: Journal | None = None
         self._in_window = False
+        self._kept_on_tape = False
         self._primary = ""
         self._identity: tuple[str, bytes, int, int] = ("", b"", 0, 0)
         self._extents: ExtentMap | None = None
@@ -325,10 +335,14 @@ class Session:
         assert self._extents is not None
         with opened(self._image) as device:
             self.result.backup = self._tape.run(
-                device, self._extents, paths, redo, self.result.window_ms, self._confirmed
+                device, self._extents, paths, redo, self.result.window_ms, self._confirmed, self._progress
             )
 
+    def _progress(self, seen: Mapping[str, Any]) -> None:
+        self._report({"event": "progress", **seen})
+
     def _confirmed(self, facts: Mapping[str, Any]) -> None:
+        self._kept_on_tape = True
         self._write("confirmed", backup=self._tape.backup_id, **facts)
 
     def _cleanup(self) -> None:
@@ -360,14 +374,21 @@ class Session:
         return self._second
 
     def _take_back(self, failure: BaseException) -> None:
-        """Undo all that was begun, the window first; what cannot be undone keeps the journal open for a resume."""
+        """Undo all that was begun, the window first; what cannot be undone keeps the journal open for a resume.
+
+        A drive that fails once some of the tape is confirmed is no reason to lose that: the mirror stays split.
+        """
+        resumable = self._kept_on_tape and isinstance(failure, TapeError) and not isinstance(failure, EndOfMedium)
+        if resumable and isinstance(failure, TapeError):
+            self._undo.drop("split")
+            failure.advice = "The mirror stays split. See to the drive, then run `splitreel resume`, which goes on."
         self._mirror.close()  # a reply that came too late would be taken for the next one's
         failures = self._undo.run()
         self._in_window = False
         self._tell(event="failed", error=str(failure))
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")
-        if self._journal is not None and not failures:
+        if self._journal is not None and not failures and not resumable:
             self._journal.end("failed", error=str(failure))
         if failures and isinstance(failure, SplitreelError):
             failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."

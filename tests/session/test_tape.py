@@ -16,10 +16,11 @@ from splitreel.backup_run import Result
 from splitreel.catalog import Catalog
 from splitreel.config import Job
 from splitreel.drive import open_drive
-from splitreel.errors import WrongTape
+from splitreel.errors import Cancelled, TransportError, WrongTape
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.restore import restore
 from splitreel.session_resume import resume
+from splitreel.session_tape import Tape
 from splitreel.verify import verify
 from tests.session.parts import job_of, sound
 
@@ -39,6 +40,30 @@ class Dying(Session):
 
 Dying(Job(**json.loads(sys.argv[1])), Path(sys.argv[2]), lambda event: None).run()
 """
+
+
+class PulledTape(Tape):
+    """A drive whose cable is pulled when two segments are confirmed."""
+
+    def run(self, *given: Any) -> Any:
+        *most, confirmed, progress = given
+
+        def told(facts: Any) -> None:
+            confirmed(facts)
+            if facts["segment"] == 2:
+                raise TransportError("pulled")
+
+        try:
+            return super().run(*most, told, progress)
+        except Cancelled:
+            raise TransportError("drive", "the cable was pulled") from None
+
+
+class PulledSession(session.Session):
+    """A session onto such a drive."""
+
+    def tape(self) -> Tape:
+        return PulledTape(self.job, self.state)
 
 
 def small(embedded: EmbeddedMirror, tape: Path, **changes: Any) -> Job:
@@ -161,3 +186,43 @@ def test_killed_while_writing_with_another_tape_loaded_says_what_is_lost(
     with Catalog(state) as catalog:
         assert catalog.backups()[-1].state == "incomplete"
     session.run(job, state=state)
+
+
+def test_a_drive_that_fails_while_writing_leaves_the_mirror_split_to_go_on(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path
+) -> None:
+    job = small(embedded, tmp_path / "tape")
+    before = {path.name: path.read_bytes() for path in Path(embedded.mount_point).glob("blob*")}
+    with pytest.raises(TransportError, match="pulled") as caught:
+        PulledSession(job, state, print).run()
+    assert "splitreel resume" in caught.value.advice
+    mirror = embedded.mirror()
+    assert mirror.state() == "split"
+    mirror.close()
+    for path in Path(embedded.mount_point).glob("blob*"):
+        path.write_bytes(b"changed since")
+    (done,) = resume(state)
+    assert any("backup is complete" in line for line in done.lines), done.lines
+    to = restored(tmp_path / "tape", tmp_path / "to")
+    assert {path.name: path.read_bytes() for path in to.glob("blob*")} == before
+
+
+def test_the_verb_backup_runs_a_session_and_prints_its_last_line(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mount = embedded.mount_point
+    mirror = ", ".join(f'{key} = "{value}"' for key, value in embedded.settings().items())
+    (tmp_path / "job.toml").write_text(
+        f"""
+        [job.nightly]
+        tape = "file:{tmp_path}/tape"
+        mirror = {{ {mirror} }}
+        quiesce = [ {{ type = "sqlite", database = "{mount}/app.db" }}, {{ type = "fsfreeze", mount = "{mount}" }} ]
+        """
+    )
+    assert main(["--state", str(state), "backup", str(tmp_path / "job.toml"), "--json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["kind"], last["state"]) == ("backup", "complete")
+    assert 0 < last["window_ms"] < 5000
+    assert last["files"] == 23  # 20 others, the database, its -wal and -shm
+    sound(database_in(restored(tmp_path / "tape", tmp_path / "to")), tmp_path / "db")

@@ -181,7 +181,13 @@ def _session(args: argparse.Namespace) -> int:
     job = config.load(args.paths[0]).job(args.job)
     began = time.monotonic()
 
+    shown = Shown(args)
+
     def report(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "progress":
+            shown.progress(event)
+            return
+        shown.end()
         if args.json:
             output.emit({"kind": "event", **event})
         elif event.get("event") == "phase" and event.get("state") == "end":
