@@ -18,7 +18,7 @@ MEMBERS = [
     Member(b"d", "dir", mode=0o755, segment=1, object=3),
     Member(b"d/\xff\n", "file", 5, 0o644, 0, 512, 5, 1, 0xFFFFFFFF, segment=1, object=3),
     Member(b"d/l", "link", target=b"d/\xff\n", segment=1, object=3),
-    Member(b"big.p1", "file", 9, part=(1, 2), of=b"big", crc32c=1, segment=2, object=9),
+    Member(b"big.splitreel-part-0001-of-0002", "file", 9, part=(1, 2), of=b"big", crc32c=1, segment=2, object=9),
 ]
 SEGMENTS = [Segment(1, 3, 5, 0xDEADBEEF, 3), Segment(2, 9, 1, 7, 1)]
 

@@ -40,7 +40,7 @@ def test_a_member_comes_back_from_its_line_whatever_its_path(member: Member) -> 
 
 
 def test_a_part_comes_back_from_its_line() -> None:
-    member = Member(b"p", "file", part=(2, 3), of=b"f\xff", at=4096)
+    member = Member(b"f\xff.splitreel-part-0002-of-0003", "file", part=(2, 3), of=b"f\xff", at=4096)
 
     assert records.member(records.decode(records.encode(records.member_record(member)))) == member
 
@@ -63,6 +63,8 @@ def test_a_part_comes_back_from_its_line() -> None:
         {"part": [2, 1]},
         {"part": "1/2"},
         {"part": [1, 2]},
+        {"part": [1, 2], "of": "p", "at": 0},
+        {"path": "p.splitreel-part-0001-of-0002", "part": [1, 2], "of": "../p", "at": 0},
         {"target": None},
     ],
 )

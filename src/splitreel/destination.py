@@ -175,6 +175,12 @@ class Destination:
         parent = self.directory(names[:-1])
         os.rename(names[-1], target[-1], src_dir_fd=parent, dst_dir_fd=parent)
 
+    def remove(self, path: bytes) -> None:
+        """Remove a file that this restore made, if it is there."""
+        names = components(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(names[-1], dir_fd=self.directory(names[:-1]))
+
     def link(self, first: bytes, path: bytes) -> None:
         """Make ``path`` another name of ``first``, which must be no directory (a symbolic link is not followed)."""
         names = components(first)

@@ -145,9 +145,16 @@ def member(record: dict[str, Any]) -> Member:
         found.part = _part(record["part"])
         found.of = path_of(record, "of")
         found.at = integer(record, "at")
+        if found.path != part_name(found.of, *found.part):
+            raise IntegrityError("reading a record", f"{found.path!r:.80} is not the name of the part that it says")
     found.segment = integer(record, "segment", 0)
     found.object = integer(record, "object", 0)
     return found
+
+
+def part_name(path: bytes, number: int, count: int) -> bytes:
+    """The member name of a part of a file."""
+    return b"%s.splitreel-part-%04d-of-%04d" % (path, number, count)
 
 
 def _part(value: Any) -> tuple[int, int]:

@@ -71,8 +71,9 @@ def restore(
         label = label_of(drive)
         if wanted is not None:
             check_identity(label, wanted)
-        chosen = None if selection.everything else _choose(drive, label, selection, members)
-        run = _Run(drive, label, Restorer(destination, selection), selection, on_segment)
+        known = members or _on_tape(drive, label)
+        chosen = None if selection.everything else _choose(known, selection)
+        run = _Run(drive, label, Restorer(destination, selection), selection, on_segment, known)
         try:
             if chosen is not None:
                 run.indexed(*chosen)
@@ -84,19 +85,22 @@ def restore(
         return run.finish()
 
 
-def _choose(
-    drive: Drive, label: Label, selection: Selection, members: Members | None
-) -> tuple[list[Member], dict[bytes, list[bytes]]] | None:
-    """The members that a selection needs, and under which names; None when no catalog can be read."""
+def _on_tape(drive: Drive, label: Label) -> Members:
+    """The members as the tape's own catalog has them; calling it raises IntegrityError when there is none."""
 
-    def on_tape() -> Iterator[Member]:
+    def members() -> Iterator[Member]:
         stated = closing_records(drive, label)
         if stated is None:
             raise IntegrityError("reading the tape's catalog", "it has none")
         return (records.member(record) for record in stated if record["kind"] == "member")
 
+    return members
+
+
+def _choose(members: Members, selection: Selection) -> tuple[list[Member], dict[bytes, list[bytes]]] | None:
+    """The members that a selection needs, and under which names; None when no catalog can be read."""
     try:
-        chosen = _look_up(members or on_tape, selection)
+        chosen = _look_up(members, selection)
     except IntegrityError:
         return None
     if selection.unmatched:
@@ -147,6 +151,7 @@ class _Run:
         restorer: Restorer,
         selection: Selection,
         on_segment: Callable[[Report], None] | None,
+        members: Members,
     ) -> None:
         self.drive = drive
         self.label = label
@@ -154,6 +159,8 @@ class _Run:
         self.selection = selection
         self.on_segment = on_segment
         self.outcome = Outcome(label, problems=restorer.problems)
+        self._members = members
+        self._begun = False
 
     def _problem(self, path: bytes, why: str) -> None:
         self.restorer.problems.add(path, why)
@@ -164,6 +171,7 @@ class _Run:
         reports, lines = self._pass()
         for why in compare(reports, lines, self.label):
             self._problem(b"", why)
+        self._salvage({report.number for report in reports if report.torn or not report.verified})
         if self.restorer.unresolved:
             # hard links were wanted, their first names were not: once more, for those
             for path, first in self.restorer.unresolved:
@@ -174,6 +182,30 @@ class _Run:
         if self.selection.unmatched:
             for pattern in sorted(self.selection.unmatched):
                 self._problem(pattern, "not restored: what could be read of the tape holds no such path")
+
+    def _salvage(self, segments: set[int]) -> None:
+        """Members of segments that could not be followed to their end, one by one from where the catalog has them."""
+        if not segments:
+            return
+        try:
+            there = [
+                m for m in self._members() if self.selection(m.path) or (m.of is not None and self.selection(m.of))
+            ]
+        except IntegrityError:
+            return
+        cut = {m.of for m in there if m.segment in segments and m.of is not None}
+        chosen = [m for m in there if (m.segment in segments and m.of is None) or (m.of is not None and m.of in cut)]
+        problems, before, wanted = self.restorer.problems, Problems(), self.restorer.wanted
+        before.listed, before.count = problems.listed, problems.count
+        problems.listed, problems.count = [], 0
+        links = self.restorer.take_back({normal(m.path) for m in chosen} | {normal(of) for of in cut})
+        self.indexed(chosen, {})
+        self.restorer.link(links)
+        self.restorer.wanted = wanted
+        again = {m.path for m in chosen} | cut | {path for path, _ in links}
+        kept = [(path, why) for path, why in before.listed if path not in again]
+        problems.count += before.count - len(before.listed) + len(kept)
+        problems.listed = kept + problems.listed
 
     def _pass(self) -> tuple[list[Report], list[dict[str, Any]] | None]:
         reports: list[Report] = []
@@ -221,6 +253,7 @@ class _Run:
         """Restore one run; returns what of it is still to be tried when its archive cannot be followed further."""
         report = Report(run[0].segment, verified=True)
         done = 0
+        self._begun = False
         try:
             self.drive.locate(run[0].object)
             with TapeFile(self.drive, self.label.block_size) as source:
@@ -233,8 +266,10 @@ class _Run:
                 else:
                     raise Torn("reading a segment", "the archive ends before the member that its catalog names")
         except (Torn, PositionLost) as error:
-            report.bad[normal(run[done].path)] = f"it cannot be read: {error}"
-            done += 1
+            # What stands between two wanted members may be damaged: the second is located by itself before it is lost.
+            if done == 0 or self._begun:
+                report.bad[normal(run[done].path)] = f"it cannot be read: {error}"
+                done += 1
         self.outcome.blocks += report.blocks
         self.restorer.settle(report)
         return run[done:]
@@ -247,6 +282,7 @@ class _Run:
         if place != (member.block, member.offset) or normal(entry.path) != normal(member.path):
             raise Torn("reading a member", f"{entry.path!r:.80} stands where the catalog has {member.path!r:.80}")
         writer = self.restorer.begin(entry)
+        self._begun = True
         try:
             crc, _ = content(reader, entry, writer)
         except Torn as error:
@@ -255,6 +291,7 @@ class _Run:
             raise
         if writer is not None:
             writer.finish()
+        self._begun = False
         if entry.type == "file" and crc != member.crc32c:
             report.bad[normal(entry.path)] = "its bytes do not match their CRC32C"
         elif member.part is not None:

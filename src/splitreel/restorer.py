@@ -116,6 +116,8 @@ class Restorer:
         self._parts: dict[bytes, Parts] = {}
         self._writer: FileWriter | None = None
         self._failed: dict[bytes, str] = {}
+        self._loose: set[bytes] = set()  # parts that stand by themselves
+        self._broken: list[tuple[bytes, bytes]] = []  # links to what is damaged
 
     @property
     def problems(self) -> Problems:
@@ -229,6 +231,7 @@ class Restorer:
         growing = self._parts.get(whole)
         if growing is None:
             if path in self._made:
+                self._loose.add(path)
                 self.problems.add(path, f"restored by itself: part 1 of {whole!r} is missing")
             return
         if i > 1 and growing.offset(i) != part.at:
@@ -255,6 +258,7 @@ class Restorer:
                 if first == path:
                     raise Refused("a hard link to itself")
                 if first in self.damaged:
+                    self._broken.append((path, first))
                     self.problems.add(path, f"not restored: it is another name of {first!r}, which is damaged")
                 else:
                     self.target.link(first, path)
@@ -266,6 +270,26 @@ class Restorer:
                 if error.errno in FATAL:
                     raise stopped(self.target, path, error) from error
                 self.problems.add(path, f"not restored: {error.strerror}")
+
+    def take_back(self, paths: set[bytes]) -> list[tuple[bytes, bytes]]:
+        """These members are to be restored again, over what is there; returns the links that wait for them."""
+        self.target.overwrite = True
+        for path in paths & self.damaged.keys():
+            self.target.remove(self.damaged.pop(path))
+        for path in paths & self._parts.keys():
+            self.target.remove(self._parts.pop(path).name)
+        for path in paths & self._loose:
+            self.target.remove(path)
+        waiting = self._broken + self.unresolved
+        links = [link for link in waiting if link[1] in paths]
+        self._broken = [link for link in self._broken if link[1] not in paths]
+        self.unresolved = [link for link in self.unresolved if link[1] not in paths]
+        return links
+
+    def link(self, links: list[tuple[bytes, bytes]]) -> None:
+        """Make hard links (name, first name) now."""
+        self._links += links
+        self._link_all()
 
     def abandon(self) -> None:
         """The run ended early: what was not settled yet is set apart as unverified."""

@@ -195,7 +195,11 @@ def _session(args: argparse.Namespace) -> int:
         elif event.get("event") == "note":
             output.note(f"splitreel: {event['text']}")
 
-    done = session.run(job, state=state_directory(args.state), report=report)
+    try:
+        done = session.run(job, state=state_directory(args.state), report=report)
+    except Incomplete as error:
+        _tell(args, error.result)
+        raise
     written = done.backup
     if isinstance(written, Result):
         written.window_ms = done.window_ms
