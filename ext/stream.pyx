@@ -39,7 +39,8 @@ from splitreel.core.runs cimport (
     sparse_map_t,
 )
 from splitreel.core.plan cimport Plan, segment_t
-from splitreel.core.stream_fill cimport PIECE_CKSUMS, PIECE_MANIFEST, BlockFiller
+from splitreel.core.stream_fill cimport BlockFiller
+from splitreel.core.stream_pieces cimport PIECE_CKSUMS, PIECE_MANIFEST
 from splitreel.core.stream_reader cimport gate_await, gate_now, gate_release, gate_stop, gate_stopped
 from splitreel.core.tape cimport Tape
 

@@ -9,27 +9,22 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from splitreel.core.checksum cimport (
-    cksum_combine,
-    cksum_update,
-    cksum_zeros,
-    crc32c_combine,
-    crc32c_update,
-    crc32c_zeros,
-)
+from splitreel.core.checksum cimport cksum_combine, cksum_zeros, crc32c_combine, crc32c_update, crc32c_zeros
 from splitreel.core.device cimport BlockDevice, BufferRing
 from splitreel.core.engine cimport ReadEngine, read_completion_t
-from splitreel.core.fault cimport (
-    FAULT_CANCELLED,
-    FAULT_MISUSE,
-    FAULT_NO_MEMORY,
-    fault_t,
-    raise_fault,
-    set_fault,
-)
+from splitreel.core.fault cimport FAULT_CANCELLED, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
 from splitreel.core.manifest cimport ManifestWriter, segment_text_t
 from splitreel.core.pax cimport PaxWriter
 from splitreel.core.plan cimport Plan, segment_t
+from splitreel.core.stream_pieces cimport (
+    PIECE_DATA,
+    PIECE_MANIFEST,
+    PIECE_PLAIN,
+    piece_t,
+    read_t,
+    repeat_read,
+    sum_piece,
+)
 from splitreel.core.stream_reader cimport (
     gate_close,
     gate_now,
@@ -233,7 +228,7 @@ cdef class BlockFiller:
             piece.pad = <uint32_t>(-part % UNIT) if part == size else 0
             piece.kind = PIECE_DATA
             piece.owner = member
-            self.sum_piece(piece)
+            sum_piece(piece)
             self.advance(part + piece.pad)
             data += part
             size -= part
@@ -323,9 +318,9 @@ cdef class BlockFiller:
         cdef uint64_t end = (piece.device_offset + piece.size + self.mask) & ~<uint64_t>self.mask
         cdef read_t* read = &self.reads[self.pending]
         cdef int slot
-        if (self.is_pending and start >= read.start and start <= read.end + GATHER_GAP and end >= read.end
-                and end - read.start <= BOUNCE):
-            read.end = end
+        if (self.is_pending and start >= read.start and start <= read.end + GATHER_GAP
+                and max(end, read.end) - read.start <= BOUNCE):
+            read.end = max(end, read.end)          # shared extents may lie inside what is read already
             read.last = self.tail - 1
             piece.read = self.pending
             return 0
@@ -397,43 +392,19 @@ cdef class BlockFiller:
             if not piece.waiting or piece.read != slot:
                 continue
             if os_errno != 0:
-                if self.repeat_read(piece, os_errno, fault) < 0:
+                if repeat_read(self.plan, self.device, piece, os_errno, fault) < 0:
                     return fault.code
+                self.retried += 1
             elif not read.straight:
                 memcpy(piece.place, bounce + (piece.device_offset - read.start), piece.size)
-            self.sum_piece(piece)
+            sum_piece(piece)
             piece.waiting = False
             self.bytes_read += piece.size
         self.free_reads[self.free_count] = slot
         self.free_count += 1
         return 0
 
-    cdef int repeat_read(self, piece_t* piece, int os_errno, fault_t* fault) noexcept nogil:
-        """A read that failed is repeated by file system blocks: the fault names the one that does not read."""
-        cdef uint32_t step = self.plan.map.block_size
-        cdef uint64_t at = 0, part
-        cdef uint32_t name = self.plan.members[piece.owner].name
-        self.retried += 1
-        while at < piece.size:
-            part = min(<uint64_t>step, piece.size - at)
-            if self.device.read(piece.device_offset + at, piece.place + at, part, fault) < 0:
-                if fault.os_errno == 0:
-                    fault.os_errno = os_errno
-                fault.site = "reading a file from the mirror, inode"
-                fault.object = self.plan.columns.files[self.plan.columns.names[name].file].inode
-                fault.offset = piece.device_offset + at
-                return fault.code
-            at += part
-        return 0
-
     # Passing on.
-
-    cdef void sum_piece(self, piece_t* piece) noexcept nogil:
-        if piece.pad > 0:
-            memset(piece.place + piece.size, 0, piece.pad)
-        piece.crc = crc32c_update(0, piece.place, piece.size)
-        piece.whole = crc32c_update(piece.crc, piece.place + piece.size, piece.pad) if piece.pad > 0 else piece.crc
-        piece.cksum = cksum_update(0, piece.place, piece.size)
 
     cdef int retire(self, fault_t* fault) noexcept nogil:
         cdef piece_t* piece

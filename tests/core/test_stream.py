@@ -193,6 +193,7 @@ def mixed_source(seed: int = 3) -> Source:
         source.file(b"small%d" % i, [(0, 1 + i % 3, 0)], size=1 + i * 150 % 4000)
     source.file(b"inline", size=0)
     source.add(b"z\n", 0, file=2)
+    source.file(b"line\nbreak", [(0, 1, 0)])
     return source
 
 
@@ -270,6 +271,34 @@ def test_segments_extract_with_a_stock_tar_and_compare_with_cksum(tool: str, tmp
         names = [line.split(" ", 2)[2] for line in lines if line]
         said = subprocess.run(["cksum", *names], cwd=out, capture_output=True, text=True, check=True).stdout
         assert said.split("\n") == [line for line in lines if line] + [""]
+
+
+def test_extents_that_files_share_are_read_for_each(tmp_path: Path) -> None:
+    noise = os.urandom(40 * 4096)
+    (tmp_path / "image").write_bytes(noise)
+    places = [(1, 8), (3, 1), (2, 8), (1, 8), (30, 4), (4, 2)]
+    target = ExtentMap("test", bytes(16), 4096, 40 * 4096)
+    target.add_file(2, S_IFDIR | 0o755, link_count=2)
+    target.add_name(0, 0, b"")
+    for i, (block, count) in enumerate(places):
+        target.add_file(i + 3, 0o100644, size=count * 4096)
+        target.add_extent(0, block, count, 0x2000)
+        target.add_name(0, i + 1, b"f%d" % i)
+    target.finish()
+    plan = Plan.build(target, block_size=1 << 20, first_object=0)
+    with (
+        SoftDrive(tmp_path / "tape") as drive,
+        BlockDevice(tmp_path / "image") as device,
+        StreamWriter(target, device, plan, tape_of(drive)) as stream,
+    ):
+        stream.run()
+
+    archive = b"".join(block for block in parse(tmp_path / "tape") if block is not None)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for i, (block, count) in enumerate(places):
+            reader = tar.extractfile(f"f{i}")
+            assert reader is not None
+            assert reader.read() == noise[block * 4096 : (block + count) * 4096]
 
 
 def test_inline_data_come_from_the_map(tmp_path: Path) -> None:

@@ -8,35 +8,8 @@ from splitreel.core.fault cimport fault_t
 from splitreel.core.manifest cimport ManifestWriter
 from splitreel.core.pax cimport PaxWriter
 from splitreel.core.plan cimport Plan
+from splitreel.core.stream_pieces cimport piece_t, read_t
 from splitreel.core.stream_reader cimport gate_t
-
-cdef enum piece_kind_t:
-    PIECE_PLAIN                                    # headers, zeros: there when it is laid
-    PIECE_DATA                                     # content of a member
-    PIECE_MANIFEST                                 # text that is made when all before it is final
-    PIECE_CKSUMS
-
-# A stretch of one tape block. Pieces stand in tape order; together they are every byte of every block.
-cdef struct piece_t:
-    uint8_t* place                                 # in the ring
-    uint64_t device_offset                         # bytes
-    uint64_t gap                                   # zeros of the member's content before this piece
-    uint32_t size                                  # bytes of content
-    uint32_t pad                                   # zeros behind them
-    uint32_t crc                                   # CRC32C of size bytes
-    uint32_t whole                                 # CRC32C of size + pad bytes
-    uint32_t cksum                                 # register over size bytes
-    uint32_t owner                                 # member, or segment of a text
-    uint32_t read                                  # slot of the read that fills it
-    uint8_t kind
-    bint waiting                                   # for that read
-
-# A read in flight. Several small pieces that lie near one another on the device share one.
-cdef struct read_t:
-    uint64_t first, last                           # pieces, by running number; those between may belong to others
-    uint64_t start, end                            # bytes of the device, aligned
-    bint straight                                  # into the place of its only piece; else into bounce memory
-    uint32_t bounce                                # which of it; NO_BOUNCE
 
 cdef class BlockFiller:
     # One thread: the one that lays blocks out. The other side sees the ring through the gate.
@@ -106,8 +79,6 @@ cdef class BlockFiller:
     cdef int progress(self, fault_t* fault) noexcept nogil     # one read more, if any is in flight
     cdef int service(self, uint32_t minimum, fault_t* fault) noexcept nogil
     cdef int complete_read(self, uint32_t slot, int os_errno, fault_t* fault) noexcept nogil
-    cdef int repeat_read(self, piece_t* piece, int os_errno, fault_t* fault) noexcept nogil
-    cdef void sum_piece(self, piece_t* piece) noexcept nogil
     cdef int retire(self, fault_t* fault) noexcept nogil
     cdef void retire_data(self, piece_t* piece) noexcept nogil
     cdef int retire_text(self, piece_t* piece, fault_t* fault) noexcept nogil
