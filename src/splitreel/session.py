@@ -71,6 +71,7 @@ class SessionResult:
     window_ns: tuple[int, int] = (0, 0)
     split_ms: float = 0.0
     second_window_ms: float = 0.0
+    hot_backup_ms: float = 0.0
     files: int = 0
     extents: int = 0
     problems: int = 0
@@ -136,6 +137,8 @@ class Session:
         self._files: list[str] = []
         self._paths: list[bytes] = []
         self._facts: dict[str, str] = {}
+        self._redo: dict[str, bytes] = {}
+        self._prepared = 0.0
         self._image = mirror.SplitImage("")
         self._steps = {name: getattr(self, f"_{name}") for name in phase_order(job.order, job.unquiesce)}
 
@@ -252,6 +255,7 @@ class Session:
     def _quiesce(self) -> None:
         """Hold the database, innermost its file system. All that is slow is done before the first writer waits."""
         self._undo.push("split", self._put_back)
+        self._prepared = time.monotonic()
         self._window.prepare(self._last_before_window)
         self._undo.push("unquiesce", self._let_go, first=True)
         self._write("quiesce", mounts=[mount for quiescer in self._quiescers for mount in quiescer.frozen()])
@@ -295,8 +299,15 @@ class Session:
         self._let_go()
         self._undo.drop("unquiesce")
         self._window.judge()
+        self._take_redo()
         self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
         self._write("split", image=self._image.path, offset=self._image.offset, files=self._files, facts=self._facts)
+
+    def _take_redo(self) -> None:
+        """What the database gives only now; a hot backup state, in which nobody waited, ends with it."""
+        self._redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
+        if self._redo:
+            self.result.hot_backup_ms = (time.monotonic() - self._prepared) * 1000
 
     def _let_go(self) -> None:
         try:
@@ -327,15 +338,14 @@ class Session:
 
     def _backup(self) -> None:
         """Write the identified files from the split mirror to tape, and what the database gives only now."""
-        redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
         if paths:
             paths += [path for path in self._paths if path not in paths]
-        self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(redo))
+        self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(self._redo))
         assert self._extents is not None
         with opened(self._image) as device:
             self.result.backup = self._tape.run(
-                device, self._extents, paths, redo, self.result.window_ms, self._confirmed, self._progress
+                device, self._extents, paths, self._redo, self.result.window_ms, self._confirmed, self._progress
             )
 
     def _progress(self, seen: Mapping[str, Any]) -> None:
@@ -355,7 +365,12 @@ class Session:
     def _remember(self) -> None:
         """Complete the catalog: how long each phase took, and the window."""
         phases = [(phase.name, self.result.started + phase.start, phase.seconds) for phase in self.result.phases]
-        self._tape.remember(phases, self.result.started + self._window_start(), self.result.window_ms)
+        opened = self._window.opened_ns / 1e9 - self._begun if self._window.opened_ns else 0.0
+        windows = [("window", self.result.started + opened, self.result.window_ms / 1000)]
+        if self.result.hot_backup_ms:
+            prepared = self.result.started + self._prepared - self._begun
+            windows.insert(0, ("hot-backup", prepared, self.result.hot_backup_ms / 1000))
+        self._tape.remember(phases, windows)
 
     # Undo.
 
@@ -399,9 +414,6 @@ class Session:
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None and not self._in_window:
             self._journal.write(event, **facts)
-
-    def _window_start(self) -> float:
-        return self._window.opened_ns / 1e9 - self._begun if self._window.opened_ns else 0.0
 
     def _outcome_id(self) -> str:
         return self.result.backup.id if self.result.backup is not None else ""

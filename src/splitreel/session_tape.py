@@ -9,6 +9,7 @@ from splitreel.backup import Options, Result, TapeBackup
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 
+Span = tuple[str, float, float]  # name, start (seconds since 1970), seconds
 Told = Callable[[Mapping[str, Any]], None]
 
 
@@ -64,9 +65,9 @@ class Tape:
         """
         return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress)
 
-    def remember(self, phases: Sequence[tuple[str, float, float]], window_start: float, window_ms: float) -> None:
-        """Complete the catalog with the session's phases and window; times in seconds since 1970."""
-        self._backup.remember(phases, [("window", window_start, window_ms / 1000)])
+    def remember(self, phases: Sequence[Span], windows: Sequence[Span]) -> None:
+        """Complete the catalog with the session's phases and windows."""
+        self._backup.remember(phases, windows)
 
     def close(self) -> None:
         """Let the drive go; harmless twice."""

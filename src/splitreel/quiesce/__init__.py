@@ -43,7 +43,10 @@ class Quiescer(Protocol):
         """Mount points of the file systems whose writers will wait."""
 
     def quiesce(self) -> int:
-        """Hold it; returns the monotonic time in ns from which a writer may have waited. Raises QuiesceError."""
+        """Hold it; returns the monotonic time in ns from which a writer may have waited, 0 if none has to.
+
+        Raises QuiesceError.
+        """
 
     def discover(self) -> Discovery:
         """Which files make up the database, now that they do not change. Raises QuiesceError."""
@@ -55,7 +58,10 @@ class Quiescer(Protocol):
         """After the death of a session that held it: let go; returns what was found, or "". Raises QuiesceError."""
 
     def redo(self) -> dict[str, bytes]:
-        """What the database gives only after the release, by name; it goes to the end of the tape."""
+        """What the database gives only after the release, by name; it goes to the end of the tape.
+
+        Called once, right after ``unquiesce``; a hot backup state ends with it. Raises QuiesceError.
+        """
 
     def close(self) -> None:
         """Free what ``prepare`` opened; harmless twice."""
@@ -64,6 +70,7 @@ class Quiescer(Protocol):
 # type -> (module, class); the class has KEYS: key -> (kind, required), kinds as in splitreel.config
 TYPES: dict[str, tuple[str, str]] = {
     "sqlite": ("splitreel.quiesce.sqlite", "Sqlite"),
+    "postgresql": ("splitreel.quiesce.postgresql", "Postgresql"),
     "fsfreeze": ("splitreel.quiesce.fsfreeze", "FsFreeze"),
     "command": ("splitreel.quiesce.command", "Command"),
 }
