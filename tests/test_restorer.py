@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,27 @@ def test_owner_attributes_acls_and_devices_come_back(tmp_path: Path) -> None:
     assert "default:group:77:r-x" in listing
     assert ((to / "c").stat().st_rdev, (to / "c").stat().st_uid) == (os.makedev(5, 1), 3)
     assert ((to / "s").lstat().st_uid, (to / "s").lstat().st_gid) == (77, 78)
+
+
+@pytest.mark.root
+def test_who_is_not_root_gets_no_set_id_bits_devices_or_owners() -> None:
+    support.need_root()
+    made = tapes.Segment()
+    made.add(b"f", b"x", mode=0o6755, uid=0, pax={"SCHILY.xattr.trusted.t": "1", "SCHILY.xattr.user.u": "2"})
+    made.add(b"c", kind="chr", device=(5, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        os.seteuid(65534)
+        try:
+            restorer, _ = restore(made.close(), to=Path(folder) / "to")
+        finally:
+            os.seteuid(0)
+        status = (Path(folder) / "to/f").stat()
+
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o755, 65534)
+        assert os.listxattr(Path(folder) / "to/f") == ["user.u"]
+        assert [path for path, _ in restorer.problems.listed] == [b"c"]
+        assert restorer.problems.unprivileged == 1
 
 
 @pytest.mark.root

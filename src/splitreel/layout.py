@@ -10,6 +10,8 @@ from splitreel.plan import TYPES
 from splitreel.records import Member, Segment
 
 UNWRITTEN = 0x800
+BATCH = 4096  # members turned into records at a time
+LINK = ord("1")
 SYMLINK = ord("2")
 FILE = ord("0")
 
@@ -61,51 +63,57 @@ class Layout:
     def members(self, index: int) -> Iterator[Member]:
         """The members of one segment, in archive order."""
         segment = self._segments[index]
-        first = int(segment["first_member"])
-        for i in range(first, first + int(segment["members"])):
-            yield self._member(i, int(segment["number"]), int(segment["first_object"]))
+        first, last = int(segment["first_member"]), int(segment["first_member"]) + int(segment["members"])
+        for start in range(first, last, BATCH):
+            yield from self._batch(
+                start, min(start + BATCH, last), int(segment["number"]), int(segment["first_object"])
+            )
+
+    def _batch(self, first: int, last: int, number: int, first_object: int) -> Iterator[Member]:
+        """Members as records. Columns become lists at once: an array's elements one by one cost ten times as much."""
+        members = self._members[first:last]
+        indexes = self._names["file"][members["name"]]
+        files = self._files[indexes]
+        extents = self._written[files["first_extent"] + files["extent_count"]] - self._written[files["first_extent"]]
+        columns = (
+            members["kind"],
+            members["size"],
+            files["mode"] & 0o7777,
+            members["block"],
+            members["offset"],
+            members["stored"],
+            members["part"],
+            self._crcs[first:last],
+            extents,
+            indexes,
+        )
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for i, (kind, size, mode, block, offset, stored, part, crc, count, file) in enumerate(rows, first):
+            member = Member(self.plan.member_path(i), TYPES[chr(kind)], size, mode, block, offset, stored)
+            member.segment, member.object = number, first_object + block
+            if kind == FILE:
+                member.crc32c, member.extents = crc, count
+                if part:
+                    self._part(member, i)
+            elif kind == SYMLINK:
+                member.target = self.plan.map.target(file)
+            elif kind == LINK:
+                member.target = self.plan.link_path(i)
+            yield member
+
+    def _part(self, member: Member, i: int) -> None:
+        m = self._members[i]
+        member.part = int(m["part"]), int(m["parts"])
+        member.of = self.plan.map.path_of(int(m["name"]))
+        member.at = int(m["start"])
+        file = self._files[self._names[int(m["name"])]["file"]]
+        first, size = int(file["first_extent"]), self.plan.map.block_size
+        extents = self._extents[first : first + int(file["extent_count"])]
+        begin, end = extents["logical"] * size, (extents["logical"] + extents["count"]) * size
+        inside = (begin < member.at + member.size) & (end > member.at) & ((extents["flags"] & UNWRITTEN) == 0)
+        member.extents = int(inside.sum())
 
     def all_members(self, segments: int) -> Iterator[Member]:
         """The members of the first ``segments`` segments."""
         for index in range(segments):
             yield from self.members(index)
-
-    def _member(self, i: int, number: int, first_object: int) -> Member:
-        m = self._members[i]
-        kind, block = int(m["kind"]), int(m["block"])
-        index = int(self._names[int(m["name"])]["file"])
-        file = self._files[index]
-        member = Member(
-            self.plan.member_path(i),
-            TYPES[chr(kind)],
-            int(m["size"]),
-            int(file["mode"]) & 0o7777,
-            block,
-            int(m["offset"]),
-            int(m["stored"]),
-            segment=number,
-            object=first_object + block,
-        )
-        if kind == FILE:
-            member.crc32c = int(self._crcs[i])
-            member.extents = self._extent_count(m, file)
-        elif kind == SYMLINK:
-            member.target = self.plan.map.target(index)
-        else:
-            member.target = self.plan.link_path(i)
-        if m["part"]:
-            member.part = int(m["part"]), int(m["parts"])
-            member.of = self.plan.map.path_of(int(m["name"]))
-            member.at = int(m["start"])
-        return member
-
-    def _extent_count(self, m: np.void, file: np.void) -> int:
-        first, count = int(file["first_extent"]), int(file["extent_count"])
-        if m["part"]:
-            extents = self._extents[first : first + count]
-            size = self.plan.map.block_size
-            start, end = int(m["start"]), int(m["start"]) + int(m["size"])
-            begin, stop = extents["logical"] * size, (extents["logical"] + extents["count"]) * size
-            inside = (begin < end) & (stop > start) & ((extents["flags"] & UNWRITTEN) == 0)
-            return int(inside.sum())
-        return int(self._written[first + count] - self._written[first])

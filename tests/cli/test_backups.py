@@ -10,18 +10,11 @@ from splitreel import session
 from splitreel.__main__ import main
 from splitreel.backup import Incomplete, Result
 
-CONFIG = """
-[job.nightly]
-tape = "null:"
-mount = "/"
-mirror = { type = "command", establish = ["true"], split = ["true"], rejoin = ["true"], state = ["true"], image = "/i" }
-"""
-
 
 @pytest.fixture
 def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "job.toml"
-    path.write_text(CONFIG)
+    path.write_text("")
     monkeypatch.setattr("splitreel.config.load", lambda given: Given(str(given)))
     return path
 

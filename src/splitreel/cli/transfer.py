@@ -70,6 +70,7 @@ class Source:
 
 
 def _rate(count: int, seconds: float) -> float:
+    """10^6 bytes of tape a second: content would count holes."""
     return round(count / MB / seconds, 1) if seconds > 0 else 0.0
 
 
@@ -119,7 +120,7 @@ def run_restore(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     problems = outcome.problems
     _tell(args, "problem", problems.listed, problems.count)
-    rate = _rate(outcome.content_bytes, seconds)
+    rate = _rate(outcome.blocks * outcome.label.block_size, seconds)
     if args.json:
         output.emit(
             {
@@ -171,7 +172,7 @@ def run_verify(args: argparse.Namespace) -> int:
                 "findings": verdict.finding_count,
                 "sound": verdict.sound,
                 "seconds": round(seconds, 3),
-                "mb_per_s": _rate(verdict.content_bytes, seconds),
+                "mb_per_s": _rate(verdict.blocks * verdict.label.block_size, seconds),
             }
         )
         return errors.EXIT_DONE if verdict.sound else errors.EXIT_DATA
