@@ -6,6 +6,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,25 @@ def test_a_drive_that_fails_in_mid_stream_leaves_the_catalog_true(
         damaged = {number for number, _, _ in verdict.findings if number}
     assert verdict.segments >= len(segments)
     assert not damaged & {s.number for s in segments}
+
+
+def test_a_drive_that_stands_elsewhere_than_planned_is_no_success(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_drive(f"file:{tmp_path}/t.tap")
+    position = opened.position
+
+    def behind() -> Any:
+        found = position()
+        return replace(found, object_id=found.object_id - 1) if found.object_id > 100 else found
+
+    monkeypatch.setattr(opened, "position", behind)
+    monkeypatch.setattr(backup_module, "open_drive", lambda url: opened)
+
+    with pytest.raises(errors.PositionLost):
+        run(image, f"file:{tmp_path}/t.tap", tmp_path)
+    with Catalog(tmp_path) as catalog:
+        assert catalog.backups()[-1].state == "incomplete"
 
 
 def test_ctrl_c_keeps_the_whole_segments_and_says_so(

@@ -264,6 +264,7 @@ class Run:
         return error
 
     def _write_closing(self, state: str) -> None:
+        self.drive.expect_position(self.layout.end_object())
         segments = [self.layout.segment(index) for index in range(self._recorded)]
         chunks = closing.archive(
             self.label,
