@@ -41,8 +41,9 @@ import splitreel.core.iscsi
 
 
 def command(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program, outside of this checkout's own packages, with what it prints in one text."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CFLAGS")}
+    """Run a program without this checkout's own package and unmeasured; all that it prints is one text."""
+    meant_here = ("PYTHONPATH", "COVERAGE_", "GCOV_", "SPLITREEL_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(meant_here)}
     return subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
