@@ -109,6 +109,14 @@ def test_kills_and_runs_after_the_deadline_once(tmp_path: Path) -> None:
     assert log.read_text() == "released\n"
 
 
+def test_switches_are_set_back(tmp_path: Path) -> None:
+    switch = tmp_path / "switch"
+    switch.write_text("1")
+    with switch.open("r+b") as file, Watchdog([("zero", file.fileno())], 60000) as watchdog:
+        watchdog.arm()
+    assert switch.read_text() == "0"
+
+
 def test_dead_watchdog_is_noticed_before_anything_is_held() -> None:
     with Watchdog([], 1000) as watchdog:
         os.kill(watchdog.pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from splitreel.core.extent import ExtentMap
 from splitreel.errors import (
     EndOfMedium,
     FilesystemError,
+    IntegrityError,
     MirrorError,
     QuiesceError,
     SplitreelError,
@@ -331,10 +332,17 @@ class Session:
         for path in self._paths:
             if self._extents.find(path) < 0:
                 raise MirrorError(self._mirror.name, f"it does not hold {os.fsdecode(path)}, which was discovered")
-        if before is not None and before is not self._extents:
-            self.result.changes = mapping.diff(before, self._extents).counts()
+        if before is not None and before is not self._extents and self.job.order == "premapped":
+            self._compare(before, self._extents)
         self.result.files, self.result.extents = self._extents.file_count, self._extents.extent_count
         self.result.problems = self._extents.problem_count
+
+    def _compare(self, before: ExtentMap, after: ExtentMap) -> None:
+        try:
+            self.result.changes = mapping.diff(before, after).counts()
+        except IntegrityError as failure:
+            # The live map was torn; what is backed up is the other one.
+            self._note(f"what changed since the live map cannot be told ({failure})")
 
     def _backup(self) -> None:
         """Write the identified files from the split mirror to tape, and what the database gives only now."""

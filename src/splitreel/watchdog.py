@@ -28,7 +28,8 @@ START_SECONDS = 20.0
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 0.02  # a thaw that arrives while FIFREEZE still flushes is refused with EINVAL: it is tried again
 
-# What to do, innermost first: ("thaw", directory fd), ("kill", pidfd), ("run", (program, argument...)).
+# What to do, innermost first: ("thaw", directory fd), ("zero", fd of a switch to set to 0), ("kill", pidfd),
+# ("run", (program, argument...)).
 Release = tuple[str, int | tuple[str, ...]]
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from splitreel.watchdog import child; child(sys.argv[2])"
@@ -204,7 +205,9 @@ def _thaw(descriptors: list[int]) -> None:
 def _release(others: list[tuple[str, object]]) -> None:
     for kind, what in others:
         with contextlib.suppress(OSError):
-            if kind == "kill" and isinstance(what, int):
+            if kind == "zero" and isinstance(what, int):
+                os.pwrite(what, b"0", 0)
+            elif kind == "kill" and isinstance(what, int):
                 signal.pidfd_send_signal(what, signal.SIGKILL)
             elif kind == "run" and isinstance(what, list):
                 os.waitpid(os.posix_spawn(what[0], what, dict(os.environ)), 0)

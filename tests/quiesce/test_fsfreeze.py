@@ -76,7 +76,7 @@ def test_release_before_anything_was_done_is_harmless(volume: Path) -> None:
     quiescer.unquiesce()
     quiescer.prepare()
     quiescer.unquiesce()
-    assert quiescer.releases()[0][0] == "thaw"
+    assert [kind for kind, _ in quiescer.releases()] in (["thaw"], ["thaw", "zero"])
     quiescer.close()
     assert os.path.ismount(volume)
 

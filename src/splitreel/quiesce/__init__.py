@@ -10,7 +10,8 @@ from typing import Any, Protocol, cast
 
 from splitreel.errors import UsageError
 
-# Plain data for the watchdog: ("thaw", directory fd), ("kill", pidfd), ("run", (program, argument...)).
+# Plain data for the watchdog: ("thaw", directory fd), ("zero", fd of a switch to set to 0), ("kill", pidfd),
+# ("run", (program, argument...)).
 Release = tuple[str, int | tuple[str, ...]]
 
 

@@ -70,8 +70,9 @@ class FsFreeze:
         self._expedite = _open_expedite()
 
     def releases(self) -> list[Release]:
-        """A thaw through the directory opened by ``prepare``."""
-        return [("thaw", self._descriptor)]
+        """A thaw through the directory opened by ``prepare``; and grace periods as they were, should we die in it."""
+        normal: list[Release] = [("zero", self._expedite)] if self._expedite >= 0 else []
+        return [("thaw", self._descriptor), *normal]
 
     def frozen(self) -> list[str]:
         """This mount point."""
