@@ -404,6 +404,23 @@ def test_a_drive_that_fails_in_mid_stream_leaves_the_catalog_true(
     assert not damaged & {s.number for s in segments}
 
 
+@pytest.mark.parametrize(("sync_segments", "kept"), [(2, 6), (100, 0)])
+def test_the_catalog_lists_only_what_a_synchronise_has_confirmed(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync_segments: int, kept: int
+) -> None:
+    faulty(tmp_path / "t.tap", monkeypatch, "transport-after", 2 + 64 * 5)
+
+    with pytest.raises(errors.TransportError):
+        run(image, f"file:{tmp_path}/t.tap", tmp_path, sync_segments=sync_segments)
+
+    with Catalog(tmp_path) as catalog:
+        volume = catalog.volume(catalog.backups()[-1].id)[0]
+        segments = catalog.segments(volume)
+        assert len(segments) % sync_segments == 0
+        assert len(segments) <= kept
+        assert {m.segment for m in catalog.members(volume)} == {s.number for s in segments}
+
+
 def test_a_drive_that_stands_elsewhere_than_planned_is_no_success(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
