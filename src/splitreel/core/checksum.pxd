@@ -1,6 +1,6 @@
 # CRC32C (Castagnoli, RFC 3720 B.4) and the POSIX cksum CRC (IEEE 1003.1 cksum): update, combine, extend by zeros.
 # All take and return finished values of the bytes so far (what a caller would print), start value 0 for no bytes:
-#   crc32c(b"") == 0, crc32c(b"123456789") == 0xE3069283. cksum: the CRC register without the length; finish_cksum adds it.
+#   crc32c(b"") == 0, crc32c(b"123456789") == 0xE3069283. cksum: without the length, which finish_cksum adds.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

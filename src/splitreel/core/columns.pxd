@@ -13,10 +13,11 @@ cdef enum file_flag_t:
     FILE_DAMAGED = 1                               # an object of this file fails its checks: reported, never streamed
     FILE_XATTRS = 2                                # heap holds xattrs
     FILE_TARGET = 4                                # heap holds a symlink target
-    FILE_INLINE = 8                                # the target field of the heap record holds the file's data, which stand in
-                                                   # its inode; its one extent is {0, block of the inode, 1, EXTENT_INLINE}
+    # The target field of the heap record holds the file's data, which stand in its inode; its one extent is
+    # {0, block of the inode, 1, EXTENT_INLINE}.
+    FILE_INLINE = 8
 
-# 24 bytes. Units: file system blocks (map.block_size). Sorted by logical within a file, no overlap, adjacent ones merged.
+# 24 bytes. Units: file system blocks (map.block_size). Sorted by logical within a file, no overlap, adjacent merged.
 cdef packed struct extent_t:
     uint64_t logical
     uint64_t physical
@@ -29,9 +30,9 @@ cdef packed struct file_t:
     uint64_t size                                  # bytes
     uint64_t mtime                                 # packed time, see pack_time
     uint64_t ctime
-    uint64_t fingerprint                           # of the raw on-disk records: inode, extent nodes, directory and xattr blocks
+    uint64_t fingerprint                           # of the raw records: inode, extent nodes, directory and xattr blocks
     uint64_t first_extent                          # index into extents; sealed: the sum of the counts before
-    uint64_t heap_offset                           # xattrs and target, see heap record below; sealed: in file order, no gaps
+    uint64_t heap_offset                           # xattrs and target, see heap record; sealed: in file order, no gaps
     uint32_t extent_count
     uint32_t heap_size                             # 0: no record
     uint32_t generation
@@ -81,8 +82,8 @@ cdef int reserve(void** data, uint64_t* capacity, uint64_t wanted, uint64_t most
                  fault_t* fault) noexcept nogil
 # One extent can say what the two say.
 cdef bint mergeable(const extent_t* first, const extent_t* second) noexcept nogil
-# Sorts files by inode, puts extents and heap records in file order, merges extents, moves the root to name 0. May replace
-# files, extents and heap by other malloc'ed arrays. FAULT_CORRUPT: an inode twice. All indexes are checked before use.
+# Sorts files by inode, puts extents and heap records in file order, merges extents, moves the root to name 0. May
+# replace files, extents and heap by other malloc'ed ones. FAULT_CORRUPT: an inode twice. All indexes are checked first.
 cdef int arrange_columns(columns_t* columns, fault_t* fault) noexcept nogil
 # Everything that any later use relies on: orders, ranges, heap records, names, a tree without cycles.
 cdef int verify_columns(const columns_t* columns, fault_t* fault) noexcept nogil
@@ -94,7 +95,7 @@ cdef const uint8_t* record_target(const uint8_t* record, uint32_t* size) noexcep
 # Decodes the xattr at *cursor and moves on; 0 at the end, -1 when it does not fit.
 cdef int next_xattr(const uint8_t* record, uint32_t record_size, uint32_t* cursor, xattr_t* out) noexcept nogil
 
-# A packed time is 34 bits of seconds since -2^31 and 30 bits of nanoseconds: 1901..2446, more than i64 nanoseconds hold.
+# A packed time is 34 bits of seconds since -2^31 and 30 bits of nanoseconds: 1901..2446, more than 64-bit nanoseconds.
 cdef uint64_t pack_time(int64_t seconds, uint32_t nanoseconds) noexcept nogil
 cdef int64_t time_seconds(uint64_t packed) noexcept nogil
 cdef uint32_t time_nanoseconds(uint64_t packed) noexcept nogil

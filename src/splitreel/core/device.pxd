@@ -10,7 +10,7 @@ cdef class BlockDevice:
     cdef readonly object path
     cdef readonly uint64_t size                    # bytes
     cdef readonly uint32_t logical_block_size      # O_DIRECT alignment of offset, length and memory
-    cdef readonly bint direct                      # False: O_DIRECT refused, page cache dropped before each open instead
+    cdef readonly bint direct                      # False: O_DIRECT refused, page cache dropped at each open instead
     cdef uint8_t* bounce
     # Reads exactly size bytes at any offset into any memory; edges that are not aligned go through the bounce buffer.
     cdef int read(self, uint64_t offset, void* destination, size_t size, fault_t* fault) noexcept nogil
@@ -41,8 +41,8 @@ cdef class BufferRing:
     cdef size_t mapped_size
     cdef uint8_t* slot(self, uint64_t index) noexcept nogil    # index modulo depth
 
-# Bytes read before the end of the file, or -errno. Loops over short reads and EINTR. With O_DIRECT, alignment is what it
-# needs: a read that ends elsewhere has met the end. 1 otherwise.
+# Bytes read before the end of the file, or -errno. Loops over short reads and EINTR. With O_DIRECT, alignment is what
+# it needs: a read that ends elsewhere has met the end. 1 otherwise.
 cdef int64_t pread_full(int fd, uint8_t* destination, uint64_t size, uint64_t offset, uint32_t alignment) noexcept nogil
 # raise_fault with words for the user in place of the site and of the class's usual advice.
 cdef int raise_named(const fault_t* fault, str what, str advice) except -1

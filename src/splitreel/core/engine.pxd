@@ -1,4 +1,4 @@
-# ReadEngine: many reads of one device in flight. io_uring where the kernel allows it, threads elsewhere; chosen at run time.
+# ReadEngine: many reads of one device in flight. io_uring where the kernel allows it, else threads; chosen at run time.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -16,17 +16,18 @@ cdef class ReadEngine:
     cdef readonly uint32_t depth
     cdef readonly uint32_t in_flight
     # Aligned to the device's logical block size in offset, size and memory. Needs in_flight < depth. size <= 1 GiB.
-    # The last block of an image may end early: the rest of the destination is zeroed. Beyond the end: EIO on completion.
-    cdef int submit(self, uint64_t offset, uint8_t* destination, uint32_t size, uint64_t tag, fault_t* fault) noexcept nogil
+    # The last block of an image may end early: the rest of the destination is zeroed. Beyond the end: EIO when reaped.
+    cdef int submit(self, uint64_t offset, uint8_t* destination, uint32_t size, uint64_t tag,
+                    fault_t* fault) noexcept nogil
     cdef int flush(self, fault_t* fault) noexcept nogil        # hand what was submitted to the kernel
-    # Up to capacity completions into out; waits for at least `minimum` of them, or for all in flight if these are fewer.
+    # Up to capacity completions into out; waits for at least `minimum` of them, or for all in flight if fewer.
     # Flushes. Returns their count, or a fault.
     cdef int reap(self, read_completion_t* out, uint32_t capacity, uint32_t minimum, fault_t* fault) noexcept nogil
     cdef void drain(self) noexcept nogil                       # wait for all in flight, forget their results
 
     # The rest is the engine's own.
     cdef int fd                                    # a duplicate: the device may be closed first
-    cdef int owner                                 # process that opened it: a forked child has neither threads nor reads
+    cdef int owner                                 # process that opened it: a forked child has no threads and no reads
     cdef uint64_t device_size
     cdef uint32_t block_size
     cdef uint32_t alignment                        # of where a short read may go on; 1 when not direct

@@ -1,4 +1,4 @@
-# ext4_superblock: the superblock and the group descriptors, verified, as one ext4_geometry_t that every other part reads.
+# ext4_superblock: the superblock and the group descriptors, verified, as one ext4_geometry_t that the other parts read.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -33,7 +33,7 @@ cdef struct ext4_group_t:
     uint64_t inode_table                           # block
     uint32_t used_inodes                           # head of the table that was ever used
 
-# What is known of how the image came to be: a frozen file system needs no clean mark, a live one not even a clean journal.
+# What is known of how the image came to be: a frozen file system needs no clean mark, a live one no clean journal.
 cdef enum ext4_trust_t:
     TRUST_CLEAN = 0
     TRUST_FROZEN = 1

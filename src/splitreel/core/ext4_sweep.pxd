@@ -1,4 +1,4 @@
-# Sweep: the blocks of a list, handed out in the order of the list, with many reads in flight. block_list_t: such a list.
+# Sweep: the blocks of a list, handed out in its order, with many reads in flight. block_list_t: such a list.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

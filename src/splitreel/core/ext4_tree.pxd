@@ -1,4 +1,4 @@
-# ext4_tree: nodes of extent trees, verified and decoded. Nodes: all tree blocks of the files of one piece of inode table.
+# ext4_tree: nodes of extent trees, verified and decoded. Nodes: all tree blocks of the files of one piece of table.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

@@ -33,7 +33,7 @@ cdef struct problem_t:
     char text[112]
 
 cdef class ExtentMap:
-    # Owns its arrays; grows by doubling to a declared cap, then faults. Sealed: sorted and read-only. One thread at a time
+    # Owns its arrays; grows by doubling to a declared cap, then faults. Sealed: sorted, read-only. One thread at a time
     # while it is filled; any number of readers once sealed.
     cdef file_t* files
     cdef extent_t* extents
@@ -55,13 +55,13 @@ cdef class ExtentMap:
 
     # Caps: 2^32 - 2 files, extents and names, 2^32 - 1 bytes of names, 64 GiB of heap: FAULT_LIMIT beyond.
     # append_file sets first_extent and extent_count itself.
-    cdef int append_file(self, const file_t* file, fault_t* fault) noexcept nogil          # index is file_count - 1 after
+    cdef int append_file(self, const file_t* file, fault_t* fault) noexcept nogil      # index is file_count - 1 after
     cdef int append_extent(self, uint64_t logical, uint64_t physical, uint32_t count, uint32_t flags,
                            fault_t* fault) noexcept nogil    # to the last appended file; merges with the one before
     cdef int append_name(self, uint32_t parent, uint32_t file, const uint8_t* name, uint32_t size,
                          fault_t* fault) noexcept nogil
     cdef int append_heap(self, const void* data, uint64_t size, uint64_t* offset, fault_t* fault) noexcept nogil
-    cdef void append_problem(self, uint64_t inode, uint64_t offset, const char* text) noexcept nogil   # bounded; counts on
+    cdef void append_problem(self, uint64_t inode, uint64_t offset, const char* text) noexcept nogil  # bounded
     # Sorts files by inode, arranges extents and heap in file order, merges, moves the root to name 0, verifies all.
     cdef int seal(self, fault_t* fault) noexcept nogil
     # Index into files, or -1. Also before seal: in log time while files were appended in the order of their inodes.
@@ -78,7 +78,7 @@ cdef class ExtentMap:
     cdef int need_index(self, int64_t index, uint64_t count) except -1
 
 cdef class Filesystem:
-    # A reader. Opened on a device; verifies the superblock and refuses unsupported features before anything else is read.
+    # A reader. Opened on a device; verifies the superblock and refuses unsupported features before all else.
     cdef readonly BlockDevice device
     cdef readonly uint32_t block_size
     cdef readonly object uuid                      # bytes, 16

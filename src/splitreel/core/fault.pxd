@@ -1,6 +1,6 @@
 # Status codes and the fault record: how C-level code says what happened. Cimports nothing; everything cimports it.
 #
-# Layer order of core, lowest first (a module cimports only what stands before it; siblings share a line and never meet):
+# Layer order of core, lowest first (a module cimports only what stands before it; siblings share a line, never meet):
 #   fault < checksum < device < engine < extent < ext4 < plan(pax) < sense < tape < sg | iscsi | softdrive < stream
 # A C-level function returns a status: 0 done, above 0 a condition, below 0 a fault described in *fault.
 

@@ -1,4 +1,4 @@
-# manifest: the text that ends a segment, a line at a time: manifest (JSON lines) and cksums, measured before, emitted after.
+# manifest: the text that ends a segment, a line at a time: manifest (JSON lines) and cksums, measured, then emitted.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

@@ -34,7 +34,7 @@ cdef struct skipped_t:
     uint32_t reason
 
 cdef class Plan:
-    # Owns its arrays. Built once, then read-only but for what a stream fills in: crc32c and digest. It keeps the map alive.
+    # Owns its arrays. Built once, then read-only but for what a stream fills: crc32c and digest. Keeps the map alive.
     cdef readonly ExtentMap map
     cdef columns_t columns
     cdef PaxWriter pax
@@ -53,7 +53,7 @@ cdef class Plan:
     cdef readonly int64_t created                  # seconds since 1970: mtime of the control files
     cdef readonly uint64_t first_object
     cdef uint32_t first_number
-    cdef readonly uint64_t largest_header, largest_segment_members, largest_segment_blocks      # sizes of scratch memory
+    cdef readonly uint64_t largest_header, largest_segment_members, largest_segment_blocks  # sizes of scratch memory
     cdef uint64_t control_header                   # bytes of headers of a control file
     cdef uint32_t* link_targets                    # while it is built: file -> name that holds its data
     # The open segment.

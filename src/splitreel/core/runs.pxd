@@ -1,4 +1,4 @@
-# runs: a member of an archive, the stretches of the device that hold its data, its sparse map; and the sinks of all text.
+# runs: a member of an archive, the stretches of the device that hold its data, its sparse map; and sinks of text.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

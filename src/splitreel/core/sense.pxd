@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from splitreel.core.fault cimport fault_t
 
 cdef struct reply_t:
-    uint8_t status                                 # SAM-5 status: 0 GOOD, 2 CHECK CONDITION, 8 BUSY, 18h RESERVATION CONFLICT
+    uint8_t status                                 # SAM-5: 0 GOOD, 2 CHECK CONDITION, 8 BUSY, 18h RESERVATION CONFLICT
     uint32_t transferred                           # data bytes moved, as far as the transport knows
     uint32_t sense_size
     uint8_t sense[252]

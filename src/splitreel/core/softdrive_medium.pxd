@@ -1,4 +1,4 @@
-# Medium: one tape as a SIMH .tap file, moved over object by object. A side file NAME.idx holds what the format has no room for.
+# Medium: one tape as a SIMH .tap file, moved over object by object. A side file NAME.idx holds what the format cannot.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -47,7 +47,7 @@ cdef class Medium:
     cdef const char* index_name
     cdef const char* temporary_name
     cdef readonly bint writable
-    cdef readonly bint damaged                     # framing breaks at `end`: reading there is a medium error, not end of data
+    cdef readonly bint damaged             # framing breaks at `end`: reading there is a medium error, not end of data
     cdef readonly uint64_t repaired_bytes          # torn tail left out when the file was opened
     cdef bint dirty                                # changed since the side file was last written
     cdef int os_errno

@@ -1,4 +1,4 @@
-# What the software drive says of itself and its cartridge: INQUIRY, MODE, LOG, attributes, density, opcodes. Bytes only.
+# What the software drive says of itself and its cartridge: INQUIRY, MODE, LOG, attributes, density, opcodes: bytes.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

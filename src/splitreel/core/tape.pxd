@@ -35,7 +35,7 @@ cdef class Transport:
     cdef void close_transport(self) noexcept       # idempotent
 
 cdef class Tape:
-    # The stream's view of a drive. CDBs are templates, encoded once by pyscsi in splitreel.drive; lengths are patched here.
+    # The stream's view of a drive. CDBs are templates, encoded once by pyscsi in splitreel.drive; lengths patched here.
     # object_id counts what we wrote or passed: one for each block and each filemark since beginning of partition.
     cdef readonly Transport transport
     cdef uint8_t write_cdb[16]
@@ -45,11 +45,11 @@ cdef class Tape:
     cdef uint32_t write_timeout_ms, read_timeout_ms, filemarks_timeout_ms
     cdef readonly uint32_t max_block               # bytes
     cdef public uint64_t object_id
-    # Writes size bytes as one logical block, never split, never padded. EARLY_WARNING and PROGRAMMABLE_EARLY_WARNING mean
-    # that the block was accepted. On a fault object_id does not count the block.
+    # Writes size bytes as one logical block, never split, never padded. EARLY_WARNING and PROGRAMMABLE_EARLY_WARNING:
+    # the block was accepted. On a fault object_id does not count the block.
     cdef int write_block(self, uint8_t* block, uint32_t size, fault_t* fault) noexcept nogil
-    # Reads one logical block; *got is its length. FILEMARK (position is behind it), END_OF_DATA, or a fault. A block that
-    # is longer than capacity is a fault (FAULT_LIMIT), a shorter one is DONE.
+    # Reads one logical block; *got is its length. FILEMARK (position is behind it), END_OF_DATA, or a fault. A block
+    # longer than capacity is a fault (FAULT_LIMIT), a shorter one is DONE.
     cdef int read_block(self, uint8_t* destination, uint32_t capacity, uint32_t* got, fault_t* fault) noexcept nogil
     # count filemarks; immediate = not waited for. count 0 and not immediate is a synchronise.
     cdef int write_filemarks(self, uint32_t count, bint immediate, fault_t* fault) noexcept nogil
