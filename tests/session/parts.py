@@ -15,7 +15,7 @@ from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.session import Session
-from splitreel.session_tape import Tape
+from splitreel.session.tape import Tape
 
 
 def make_database(path: Path, mode: str = "wal") -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from splitreel import session_checks
 from splitreel.errors import MirrorError, QuiesceError, UsageError
 from splitreel.mirror import SplitImage
-from splitreel.session_image import opened
+from splitreel.session import checks
+from splitreel.session.image import opened
 from tests.support import need_root
 from tests.volumes import ext4_volume
 
@@ -23,7 +23,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 def refuse(path: Path, frozen: Path) -> None:
     with pytest.raises(UsageError, match="will be frozen") as caught:
-        session_checks.keep_apart([("state directory", str(path))], [str(frozen)])
+        checks.keep_apart([("state directory", str(path))], [str(frozen)])
     assert str(path) in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -35,7 +35,7 @@ def test_on_the_frozen_file_system_itself_even_when_it_does_not_exist_yet(volume
 
 def test_elsewhere_is_allowed(volume: Path, tmp_path: Path) -> None:
     # The volume's own image lies on the root file system; the other way round would be a wait.
-    session_checks.keep_apart([("state directory", str(tmp_path))], [str(volume)])
+    checks.keep_apart([("state directory", str(tmp_path))], [str(volume)])
 
 
 def test_on_a_loop_device_over_an_image_on_it(volume: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_on_a_loop_device_over_an_image_on_it(volume: Path, tmp_path: Path) -> N
     (volume / "sub").mkdir()
     with ext4_volume(volume / "sub", 16 << 20) as inner:
         refuse(inner, volume)
-        session_checks.keep_apart([("tape", str(volume / "x"))], [str(inner)])
+        checks.keep_apart([("tape", str(volume / "x"))], [str(inner)])
 
 
 def test_on_an_overlay_whose_upper_directory_is_on_it(volume: Path, tmp_path: Path) -> None:
@@ -61,41 +61,41 @@ def test_on_an_overlay_whose_upper_directory_is_on_it(volume: Path, tmp_path: Pa
 
 
 def test_own_files_name_tape_state_and_redirected_output(tmp_path: Path) -> None:
-    named = dict(session_checks.own_files(tmp_path, f"file:{tmp_path}/tape", ["/x"]))
+    named = dict(checks.own_files(tmp_path, f"file:{tmp_path}/tape", ["/x"]))
     assert named["state directory"] == str(tmp_path)
     assert named["tape"] == f"{tmp_path}/tape"
     assert named["mirror's file"] == "/x"
 
 
 def test_a_full_state_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session_checks.enough_space(tmp_path)
-    monkeypatch.setattr(session_checks, "FREE_BYTES", 1 << 60)
+    checks.enough_space(tmp_path)
+    monkeypatch.setattr(checks, "FREE_BYTES", 1 << 60)
     with pytest.raises(UsageError, match="MiB are free"):
-        session_checks.enough_space(tmp_path)
+        checks.enough_space(tmp_path)
 
 
 def test_the_device_of_a_mount_point(volume: Path, tmp_path: Path) -> None:
-    device = session_checks.device_of(str(volume))
+    device = checks.device_of(str(volume))
     assert Path(device).stat().st_rdev == volume.stat().st_dev
     with pytest.raises(MirrorError, match="no block device"):
-        session_checks.device_of(str(tmp_path))
+        checks.device_of(str(tmp_path))
     with pytest.raises(MirrorError, match="no block device"):
-        session_checks.device_of("/proc")
+        checks.device_of("/proc")
 
 
 def test_files_are_named_from_the_volumes_root_and_must_be_on_it(volume: Path, tmp_path: Path) -> None:
     (volume / "db").mkdir()
     (volume / "db/a").write_bytes(b"1")
     (tmp_path / "link").symlink_to(volume)
-    assert session_checks.within(str(volume), [str(tmp_path / "link/db/a")]) == [b"db/a"]
+    assert checks.within(str(volume), [str(tmp_path / "link/db/a")]) == [b"db/a"]
     (tmp_path / "outside").write_bytes(b"1")
     with pytest.raises(QuiesceError, match="not on the mirrored volume"):
-        session_checks.within(str(volume), [str(tmp_path / "outside")])
+        checks.within(str(volume), [str(tmp_path / "outside")])
     subprocess.run(["mount", "-t", "tmpfs", "none", volume / "db"], check=True)
     try:
         (volume / "db/b").write_bytes(b"1")
         with pytest.raises(QuiesceError, match="not on the mirrored volume"):
-            session_checks.within(str(volume), [str(volume / "db/b")])
+            checks.within(str(volume), [str(volume / "db/b")])
     finally:
         subprocess.run(["umount", volume / "db"], check=True)
 

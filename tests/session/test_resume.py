@@ -15,7 +15,7 @@ from splitreel import journal
 from splitreel.__main__ import main
 from splitreel.errors import SplitreelError
 from splitreel.mirror.embedded import EmbeddedMirror
-from splitreel.session_resume import resume
+from splitreel.session.resume import resume
 from tests.session.parts import KeepingSession, Kept, job_of, sound
 from tests.volumes import writes_within
 

@@ -19,8 +19,8 @@ from splitreel.drive import open_drive
 from splitreel.errors import Cancelled, TransportError, WrongTape
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.restore import restore
-from splitreel.session_resume import resume
-from splitreel.session_tape import Tape
+from splitreel.session.resume import resume
+from splitreel.session.tape import Tape
 from splitreel.verify import verify
 from tests.session.parts import job_of, sound
 

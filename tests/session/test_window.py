@@ -8,8 +8,8 @@ import pytest
 
 from splitreel.errors import QuiesceError, SplitreelError
 from splitreel.quiesce import Discovery, Release
-from splitreel.session_undo import UndoStack
-from splitreel.session_window import Window, short_window
+from splitreel.session.undo import UndoStack
+from splitreel.session.window import Window, short_window
 
 
 class Part:

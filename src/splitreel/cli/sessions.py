@@ -18,8 +18,8 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run_resume(args: argparse.Namespace) -> int:
     """End what was interrupted and say what was done; 1 when something is left to do by hand."""
-    session_resume = importlib.import_module("splitreel.session_resume")
-    done = session_resume.resume(state_directory(args.state), args.job)
+    sessions = importlib.import_module("splitreel.session.resume")
+    done = sessions.resume(state_directory(args.state), args.job)
     if not done and not args.json:
         output.note("no session was interrupted")
     for entry in done:

@@ -1,4 +1,4 @@
-"""session_checks says, before a window opens, what would go wrong within it. It changes nothing."""
+"""checks says, before a window opens, what would go wrong within it. It changes nothing."""
 
 import ctypes
 import os

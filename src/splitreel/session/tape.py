@@ -1,4 +1,4 @@
-"""session_tape is what a session needs of a tape: everything checked before the window, the backup run after it."""
+"""tape is what a session needs of a tape: everything checked before the window, the backup run after it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

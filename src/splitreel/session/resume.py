@@ -1,4 +1,4 @@
-"""session_resume ends a session that a crash interrupted: lets go, puts the mirror back, says what is lost.
+"""resume ends a session that a crash interrupted: lets go, puts the mirror back, says what is lost.
 
 What the journal does not vouch for is not believed: a mirror whose split was not recorded is copied in full again.
 """
@@ -13,9 +13,9 @@ from splitreel.backup_resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
-from splitreel.session_image import opened
-from splitreel.session_tape import options_of
-from splitreel.session_window import short_window
+from splitreel.session.image import opened
+from splitreel.session.tape import options_of
+from splitreel.session.window import short_window
 
 Facts = dict[str, Any]
 

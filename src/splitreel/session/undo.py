@@ -1,4 +1,4 @@
-"""session_undo remembers how to take back what was done. It does nothing of itself."""
+"""undo remembers how to take back what was done. It does nothing of itself."""
 
 from collections.abc import Callable
 

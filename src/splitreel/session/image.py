@@ -1,4 +1,4 @@
-"""session_image opens a split mirror for reading, where its volume begins. It maps nothing."""
+"""image opens a split mirror for reading, where its volume begins. It maps nothing."""
 
 import subprocess
 from collections.abc import Iterator

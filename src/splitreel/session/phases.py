@@ -1,4 +1,4 @@
-"""session runs one backup of a live database: the phases in their order, with their undos. It holds no mechanism.
+"""phases runs one backup of a live database: the phases in their order, with their undos. It holds no mechanism.
 
     establish -> map -> quiesce -> discover -> prepare -> split -> unquiesce -> check -> backup -> cleanup
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from splitreel import config, hostmap, mapping, mirror, quiesce, session_checks
+from splitreel import config, hostmap, mapping, mirror, quiesce
 from splitreel.backup import Result
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
@@ -30,10 +30,11 @@ from splitreel.errors import (
     Unsupported,
 )
 from splitreel.journal import Journal
-from splitreel.session_image import opened
-from splitreel.session_tape import Tape
-from splitreel.session_undo import UndoStack
-from splitreel.session_window import Window, short_window
+from splitreel.session import checks
+from splitreel.session.image import opened
+from splitreel.session.tape import Tape
+from splitreel.session.undo import UndoStack
+from splitreel.session.window import Window, short_window
 
 _BEFORE = ("quiesce", "discover", "prepare")
 Report = Callable[[Mapping[str, Any]], None]
@@ -201,8 +202,8 @@ class Session:
             quiescer.check()
         self._mirror.check()
         frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
-        session_checks.enough_space(self.state)
-        session_checks.keep_apart(session_checks.own_files(self.state, self.job.tape, self._mirror.files()), frozen)
+        checks.enough_space(self.state)
+        checks.keep_apart(checks.own_files(self.state, self.job.tape, self._mirror.files()), frozen)
         self._check_primary()
         self._tape.check()
 
@@ -210,7 +211,7 @@ class Session:
         """The primary is of a kind that can be read, and its superblock says which file system it is."""
         self._primary = self.job.device
         if not self._primary and self.job.mount:
-            self._primary = session_checks.device_of(self.job.mount)
+            self._primary = checks.device_of(self.job.mount)
         if not self._primary and self.job.mirror["type"] == "static":
             self._primary = self.job.mirror["image"]
         if self._primary:
@@ -238,7 +239,7 @@ class Session:
     def _map_live(self) -> None:
         """A live map may be torn; the check makes it right, so what is damaged in it is no error."""
         if self.job.mount:
-            session_checks.write_back(self.job.mount)
+            checks.write_back(self.job.mount)
         try:
             self._extents = mapping.map_device(self._primary, live=True)
         except Unsupported:
@@ -279,7 +280,7 @@ class Session:
     def _prepare(self) -> None:
         """Freeze the list of files; refuse what is not on the mirrored volume."""
         if self.job.mount:
-            self._paths = session_checks.within(self.job.mount, self._files)
+            self._paths = checks.within(self.job.mount, self._files)
         elif self._files:
             raise QuiesceError("discover", "without `mount` the files' place on the volume is unknown", "Set `mount`.")
 

@@ -1,4 +1,4 @@
-"""session_window holds quiescers for a measured moment, under a watchdog. It does not know what happens inside.
+"""window holds quiescers for a measured moment, under a watchdog. It does not know what happens inside.
 
 Opened outermost first (the database, then its file system), closed in the opposite order, whatever happens, and twice
 without harm. Between ``open`` and ``close`` nothing is logged, imported or collected.
