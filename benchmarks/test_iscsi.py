@@ -17,10 +17,10 @@ from splitreel.core.iscsi import IscsiTransport
 from splitreel.core.plan import Plan
 from splitreel.core.stream import StreamWriter
 from splitreel.core.tape import Tape
+from splitreel.demo.target import TapeTarget
 from splitreel.drive import open_drive
 from splitreel.errors import TapeError
 from splitreel.mapping import map_device
-from splitreel.target import TapeTarget
 from tests.support import missing, need_programs, need_root
 
 ROUNDS = 9

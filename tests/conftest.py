@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from splitreel.demo.target import TapeTarget, TargetTape
 from splitreel.errors import TapeError
-from splitreel.target import TapeTarget, TargetTape
 
 from .support import compiled, missing
 

@@ -9,7 +9,7 @@ import pytest
 
 from splitreel.__main__ import main
 from splitreel.drive import open_drive
-from tests.test_restore import BACKUP, Tape, contents, damaged, expected, segment
+from tests.restore.test_restore import BACKUP, Tape, contents, damaged, expected, segment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pyscsi.pyscsi.scsi import SCSI
 from pyscsi.pyscsi.scsi_enum_command import spc
 
 from splitreel import errors
-from splitreel.target import TapeTarget, TargetTape
+from splitreel.demo.target import TapeTarget, TargetTape
 from tests.iscsi_drive import (
     END_OF_DATA,
     FILEMARK,

@@ -12,7 +12,7 @@ import pytest
 
 from splitreel import errors
 from splitreel.core.tape import Tape
-from splitreel.target import TapeTarget, TargetTape
+from splitreel.demo.target import TapeTarget, TargetTape
 from tests.iscsi_drive import (
     NO_DATA,
     REWIND,

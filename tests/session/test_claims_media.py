@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from splitreel import config, session
-from splitreel.backup_run import Result
+from splitreel.backup.run import Result
 from splitreel.catalog import Catalog
 from splitreel.drive import open_drive
 from splitreel.mapping import map_device

@@ -12,16 +12,16 @@ import pytest
 
 from splitreel import session
 from splitreel.__main__ import main
-from splitreel.backup_run import Result
+from splitreel.backup.run import Result
 from splitreel.catalog import Catalog
 from splitreel.config import Job
 from splitreel.drive import open_drive
 from splitreel.errors import Cancelled, TransportError, WrongTape
 from splitreel.mirror.embedded import EmbeddedMirror
+from splitreel.reading.verify import verify
 from splitreel.restore import restore
 from splitreel.session.resume import resume
 from splitreel.session.tape import Tape
-from splitreel.verify import verify
 from tests.session.parts import job_of, sound
 
 ROOT = Path(__file__).parents[2]

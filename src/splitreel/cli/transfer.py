@@ -13,12 +13,12 @@ from splitreel.cli import output
 from splitreel.drive import Drive, open_drive
 from splitreel.drive.address import FORMS
 from splitreel.reading import all_records, label_of
+from splitreel.reading.segment import Report
+from splitreel.reading.verify import verify
 from splitreel.records import Member
 from splitreel.restore import Members, restore
-from splitreel.segment import Report
 from splitreel.selection import Selection
 from splitreel.state import state_directory
-from splitreel.verify import verify
 from splitreel.volume import Label
 
 MB = 1e6

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from splitreel import config, session
 from splitreel.demo.proof import Proof, prove
 from splitreel.demo.scene import Scene
+from splitreel.demo.target import TapeTarget
 from splitreel.drive import open_drive
 from splitreel.restore import restore
-from splitreel.target import TapeTarget
 
 Say = Callable[[str], None]
 COMMITS_AFTER_THE_WINDOW = 20

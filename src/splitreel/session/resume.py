@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splitreel import config, journal, mapping, mirror, quiesce
-from splitreel.backup_resume import ResumedBackup
+from splitreel.backup.resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from splitreel import target as module
+from splitreel.demo import target as module
+from splitreel.demo.target import TapeTarget
 from splitreel.errors import TapeError, TransportError
-from splitreel.target import TapeTarget
 from tests.iscsi_drive import TEST_UNIT_READY, TO_DEVICE, IscsiTransport, open_ready, tape_of
 
 pytestmark = pytest.mark.tgtd
@@ -55,7 +55,7 @@ class TestLife:
     def test_it_ends_with_the_program_that_started_it(self, tgtd_target: TapeTarget, tmp_path: Path) -> None:
         """Killed, so that no handler can run."""
         program = (
-            "import os, sys; from pathlib import Path; from splitreel.target import TapeTarget\n"
+            "import os, sys; from pathlib import Path; from splitreel.demo.target import TapeTarget\n"
             "target = TapeTarget(Path(sys.argv[1]), size_mb=16).start()\n"
             "print(target.pid, target._control, flush=True); os.kill(os.getpid(), 9)"
         )

@@ -9,9 +9,9 @@ import pytest
 
 from splitreel import catalog, errors, reading, records, volume
 from splitreel.drive import open_drive
+from splitreel.reading.verify import verify
 from splitreel.records import Member, Segment
 from splitreel.restore import restore
-from splitreel.verify import verify
 from splitreel.volume import Label
 from tests import tapes
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from splitreel import records
-from splitreel.archive import Entry
-from splitreel.destination import FATAL, Destination, Problems, Refused, components, suffixed
 from splitreel.errors import SplitreelError
-from splitreel.segment import Report, normal
+from splitreel.reading.archive import Entry
+from splitreel.reading.segment import Report, normal
+from splitreel.restore.destination import FATAL, Destination, Problems, Refused, components, suffixed
 
 DAMAGED = b".splitreel-damaged"
 UNVERIFIED = b".splitreel-unverified"

@@ -12,7 +12,7 @@ from splitreel.__main__ import main
 from splitreel.drive import open_drive
 from splitreel.restore import restore
 from tests import tapes
-from tests.test_restore import BACKUP, Tape, contents, expected, segment
+from tests.restore.test_restore import BACKUP, Tape, contents, expected, segment
 
 
 def small_tape(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""backup_resume goes on with a backup that a crash interrupted, behind the last confirmed segment. It begins none.
+"""resume goes on with a backup that a crash interrupted, behind the last confirmed segment. It begins none.
 
 The split mirror has not changed, so mapping and planning it again give the same layout, block for block. What had been
 written behind the last synchronise is written again over itself; what came before is known from the local catalog.
@@ -10,15 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 
 from splitreel import plan, volume
-from splitreel.backup import SEGMENT_SIZE, SYNC_SEGMENTS, TapeBackup
-from splitreel.backup_run import LABEL_OBJECTS, Progress, Result, Run
+from splitreel.backup.layout import Layout
+from splitreel.backup.run import LABEL_OBJECTS, Progress, Result, Run
+from splitreel.backup.tapebackup import SEGMENT_SIZE, SYNC_SEGMENTS, TapeBackup
 from splitreel.catalog import Backup
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import Plan
 from splitreel.drive import open_drive
 from splitreel.errors import CatalogError, PositionLost, Stale, WrongTape
-from splitreel.layout import Layout
 from splitreel.records import Member, Segment
 from splitreel.volume import Label
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitreel import archive, segment
-from splitreel.archive import Blocks, Entry, SegmentReader, Torn
+from splitreel.reading import archive, segment
+from splitreel.reading.archive import Blocks, Entry, SegmentReader, Torn
 from tests import tapes
 
 

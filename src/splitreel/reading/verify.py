@@ -6,7 +6,7 @@ from typing import Any
 
 from splitreel.drive import Drive
 from splitreel.reading import check_identity, compare, label_of, walk_tape
-from splitreel.segment import Report
+from splitreel.reading.segment import Report
 from splitreel.volume import Label
 
 

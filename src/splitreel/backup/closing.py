@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from splitreel import catalog
 from splitreel.core import checksum
 from splitreel.errors import Misuse
+from splitreel.reading.segment import CATALOG, REDO
 from splitreel.records import Member, Segment
-from splitreel.segment import CATALOG, REDO
 from splitreel.volume import Label, TapeLike
 
 RECORD = 512

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from splitreel import records
-from splitreel.archive import Entry, SegmentReader, Torn
 from splitreel.core import checksum
 from splitreel.errors import IntegrityError
+from splitreel.reading.archive import Entry, SegmentReader, Torn
 
 MAX_FINDINGS = 100_000  # kept one by one; beyond that only counted
 CATALOG = b".splitreel/catalog.jsonl"

@@ -1,4 +1,4 @@
-"""backup writes one backup from a device to a drive: everything is checked first, then the tape is written.
+"""tapebackup writes one backup from a device to a drive: everything is checked first, then the tape is written.
 
 It quiesces nothing. What the catalog lists as written was confirmed by a synchronise; whatever ends a run early, the
 tape is left readable as far as it goes, with a catalog of its own where there is room for one.
@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from splitreel import closing, plan, volume
-from splitreel.backup_run import LABEL_OBJECTS, Incomplete, Options, Progress, Result, Run
+from splitreel import plan, volume
+from splitreel.backup import closing
+from splitreel.backup.run import LABEL_OBJECTS, Incomplete, Options, Progress, Result, Run
 from splitreel.catalog import Catalog
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap

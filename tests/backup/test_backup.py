@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from splitreel import backup as backup_module
 from splitreel import errors
 from splitreel.__main__ import main
 from splitreel.backup import Incomplete, Options, Result, TapeBackup
+from splitreel.backup import tapebackup as backup_module
 from splitreel.catalog import Catalog
 from splitreel.core.device import BlockDevice
 from splitreel.drive import open_drive
 from splitreel.mapping import map_device
+from splitreel.reading.verify import verify
 from splitreel.restore import restore
-from splitreel.verify import verify
 from splitreel.volume import Label
 from tests import ext4_images, support, tapes, trees
 
@@ -456,7 +456,7 @@ def test_ctrl_c_keeps_the_whole_segments_and_says_so(
         BlockDevice(image) as device,
         TapeBackup(options(url), tmp_path) as made,
     ):
-        patched.setattr("splitreel.backup_run.POLL_SECONDS", 0.0005)
+        patched.setattr("splitreel.backup.run.POLL_SECONDS", 0.0005)
         with pytest.raises(KeyboardInterrupt):
             made.run(device, map_device(device), progress=interrupt)
 

@@ -1,4 +1,4 @@
-"""reading hands out a tape's files as segments to walk: positions the drive, reads ahead. It knows no target directory.
+"""walk hands out a tape's files as segments to walk: positions the drive, reads ahead. It knows no target directory.
 
 A block that the drive cannot read ends its tape file, not the run: the next one is tried. A path that fails ends all.
 """
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from splitreel import volume
-from splitreel.archive import SegmentReader, Torn
 from splitreel.core.stream_reader import StreamReader
 from splitreel.drive import Condition, Drive
 from splitreel.errors import CheckCondition, LimitReached, WrongTape
+from splitreel.reading.archive import SegmentReader, Torn
+from splitreel.reading.segment import CATALOG, REDO, Receiver, Report, Walk
 from splitreel.records import Segment, member_record, segment, segment_record, verified
-from splitreel.segment import CATALOG, REDO, Receiver, Report, Walk
 from splitreel.volume import Label
 
 MEDIUM_ERROR = 0x03

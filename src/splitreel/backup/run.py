@@ -1,4 +1,4 @@
-"""backup_run is one backup under way: label, stream, catalog, closing tape file, and what to do when it ends early."""
+"""run is one backup under way: label, stream, catalog, closing tape file, and what to do when it ends early."""
 
 import builtins
 import threading
@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from splitreel import closing, volume
+from splitreel import volume
+from splitreel.backup import closing
+from splitreel.backup.layout import Layout
 from splitreel.catalog import Catalog
 from splitreel.core import checksum
 from splitreel.core.device import BlockDevice
@@ -17,7 +19,6 @@ from splitreel.core.plan import Plan
 from splitreel.core.stream import STOPPED_EARLY_WARNING, StreamWriter
 from splitreel.drive import Drive, redacted
 from splitreel.errors import CatalogError, EndOfMedium, SplitreelError, TapeError
-from splitreel.layout import Layout
 from splitreel.volume import Label
 
 RING_BYTES = 64 << 20

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splitreel import acl, errors
-from splitreel.archive import Blocks, SegmentReader
-from splitreel.destination import Destination, Refused, components
-from splitreel.restorer import Restorer
-from splitreel.segment import Report, Walk
+from splitreel import errors
+from splitreel.reading.archive import Blocks, SegmentReader
+from splitreel.reading.segment import Report, Walk
+from splitreel.restore import acl
+from splitreel.restore.destination import Destination, Refused, components
+from splitreel.restore.restorer import Restorer
 from splitreel.selection import Selection
 from tests import support, tapes
 

@@ -1,4 +1,4 @@
-"""restore brings a backup, or part of it, from a tape into a directory. It decides what to read; others read and write.
+"""run brings a backup, or part of it, from a tape into a directory. It decides what to read; others read and write.
 
 Everything is read in tape order, and needs nothing but the tape. A selection is looked up in a catalog, the tape's own
 or the state directory's, and read with one LOCATE for each run of members; without a catalog all of the tape is read.
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splitreel import records
-from splitreel.archive import Entry, SegmentReader, Torn
-from splitreel.destination import Destination, Problems
 from splitreel.drive import Drive
 from splitreel.errors import IntegrityError, NotFound, PositionLost
 from splitreel.reading import TapeFile, check_identity, closing_records, compare, label_of, walk_tape
+from splitreel.reading.archive import Entry, SegmentReader, Torn
+from splitreel.reading.segment import Report, content, normal
 from splitreel.records import Member
-from splitreel.restorer import Restorer
-from splitreel.segment import Report, content, normal
+from splitreel.restore.destination import Destination, Problems
+from splitreel.restore.restorer import Restorer
 from splitreel.selection import Selection
 from splitreel.volume import Label
 

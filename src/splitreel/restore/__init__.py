@@ -1,0 +1,5 @@
+"""restore brings a backup, or part of it, from a tape into a directory, and believes only what it verified."""
+
+from splitreel.restore.run import Members, Outcome, restore
+
+__all__ = ["Members", "Outcome", "restore"]
