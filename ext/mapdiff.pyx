@@ -25,10 +25,15 @@ SAME, EXTENTS, ATTRIBUTES, ABSENT = CHANGE_SAME, CHANGE_EXTENTS, CHANGE_ATTRIBUT
 RENAMED = CHANGE_RENAMED
 
 
+cdef bint same_bytes(const void* left, const void* right, size_t size) noexcept nogil:
+    """An empty column is NULL, which memcmp does not take even for no bytes."""
+    return size == 0 or memcmp(left, right, size) == 0
+
+
 cdef bint same_extents(const columns_t* old, const file_t* a, const columns_t* new, const file_t* b) noexcept nogil:
     return (a.extent_count == b.extent_count
-            and memcmp(old.extents + a.first_extent, new.extents + b.first_extent,
-                       a.extent_count * sizeof(extent_t)) == 0)
+            and same_bytes(old.extents + a.first_extent, new.extents + b.first_extent,
+                           a.extent_count * sizeof(extent_t)))
 
 
 cdef bint same_attributes(const columns_t* old, const file_t* a, const columns_t* new, const file_t* b) noexcept nogil:
@@ -36,7 +41,7 @@ cdef bint same_attributes(const columns_t* old, const file_t* a, const columns_t
             or a.rdev != b.rdev or a.link_count != b.link_count or a.mode != b.mode or a.flags != b.flags):
         return False
     return (a.heap_size == b.heap_size
-            and memcmp(old.heap + a.heap_offset, new.heap + b.heap_offset, a.heap_size) == 0)
+            and same_bytes(old.heap + a.heap_offset, new.heap + b.heap_offset, a.heap_size))
 
 
 cdef int classify(const columns_t* old, const file_t* a, const columns_t* new, const file_t* b,
