@@ -122,7 +122,6 @@ class Scene:
             "tape": tape,
             "mirror": self.mirror.settings(),
             "mount": str(self.mount_point),
-            "paths": ["/"],
             "quiesce": quiesce,
             "order": order,
             "overwrite": True,
