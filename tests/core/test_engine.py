@@ -232,7 +232,8 @@ def test_freed_while_in_flight(image: Path, kind: str) -> None:
         gc.collect()
 
     assert descriptors() == before
-    assert len(list(Path("/proc/self/task").iterdir())) == threads
+    # fewer when the kernel's own workers of an earlier ring ended meanwhile
+    assert len(list(Path("/proc/self/task").iterdir())) <= threads
 
 
 def test_failed_opens_leak_nothing(device: BlockDevice) -> None:
