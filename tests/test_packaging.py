@@ -110,10 +110,11 @@ def test_the_wheel_holds_package_and_interfaces_alone(wheel: Path) -> None:
 
 
 def lend(distribution: str, site: Path) -> None:
-    """Make an installed package visible in another environment, with its metadata."""
-    found = importlib.metadata.distribution(distribution)
-    for top in {file.parts[0] for file in found.files or () if ".." not in file.parts}:
-        (site / top).symlink_to(str(found.locate_file(top)))
+    """Make an installed package visible in another environment, with its metadata (.dist-info, or an old .egg-info)."""
+    here = Path(str(importlib.metadata.distribution(distribution).locate_file("")))
+    for part in here.iterdir():
+        if part.name.lower().startswith(distribution):
+            (site / part.name).symlink_to(part)
 
 
 def test_the_wheel_works_with_its_declared_dependencies_alone(wheel: Path, tmp_path: Path) -> None:
