@@ -101,9 +101,10 @@ cdef class StreamReader:
         self.end = rc
         gate_publish(&self.gate, index, True)
 
-    def _fill(self):
+    def _fill(self, filling):
         with nogil:
             self.fill()
+        filling.release()
 
     # The consumer.
 
@@ -201,19 +202,26 @@ cdef class StreamReader:
         gate_reset(&self.gate)
         self.block = self.offset = self.position = 0
         self.end = 0
-        thread = threading.Thread(target=self._fill, name="splitreel-reader", daemon=True)
+        self.filling = threading.Lock()
+        self.filling.acquire()
+        self.thread = threading.Thread(target=self._fill, args=(self.filling,), name="splitreel-reader", daemon=True)
         try:
-            thread.start()
-        except BaseException:
+            self.thread.start()
+        except RuntimeError:
+            self.thread = None
             self.end = FAULT_MISUSE                # nobody fills: a read must not wait for it
             gate_publish(&self.gate, 0, True)
             raise
-        self.thread = thread
 
     def stop(self):
-        thread, self.thread = self.thread, None
-        if thread is not None:
+        """The thread is known until it has ended: the drive and the ring are its own until then.
+
+        Not by Thread.join alone: up to Python 3.12 one that a signal interrupts takes the running thread for ended.
+        """
+        if self.thread is not None:
             gate_stop(&self.gate)
+            self.filling.acquire()
+            self.thread, thread = None, self.thread
             thread.join()
 
     def readinto(self, buffer):

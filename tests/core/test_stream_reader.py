@@ -162,3 +162,34 @@ def test_a_reader_without_a_thread_does_not_wait(drive: SoftDrive, monkeypatch: 
             reader.next_file()
         with pytest.raises(errors.Misuse):
             reader.read(1)
+
+
+def test_an_interrupted_stop_can_be_repeated(drive: SoftDrive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that still reads into the ring is waited for before the ring is freed."""
+    waits = []
+
+    class Interrupted:
+        """A lock of which the second wait is interrupted."""
+
+        def __init__(self) -> None:
+            self.lock = make_lock()
+            self.release = self.lock.release
+            threading.Lock = make_lock  # the thread makes locks of its own
+
+        def acquire(self) -> bool:
+            waits.append(len(waits))
+            if len(waits) == 2:
+                raise KeyboardInterrupt
+            return self.lock.acquire()
+
+    make_lock = threading.Lock
+    before = threading.active_count()
+    reader = StreamReader(tape_of(drive), 4096, 2)
+    monkeypatch.setattr(threading, "Lock", Interrupted)
+    reader.next_file()
+    with pytest.raises(KeyboardInterrupt):
+        reader.close()
+    reader.close()
+
+    assert waits == [0, 1, 2]
+    assert threading.active_count() == before

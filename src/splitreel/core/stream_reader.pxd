@@ -39,7 +39,8 @@ cdef class StreamReader:
     cdef uint64_t crc_capacity
     cdef int end                                   # FILEMARK, END_OF_DATA, a fault, or 0: not yet known
     cdef fault_t fault
-    cdef object thread
+    cdef object thread                             # None: nobody fills
+    cdef object filling                            # a lock that the thread gives back at its end
     cdef bint closed
     # The consumer's place.
     cdef uint64_t block
