@@ -10,32 +10,45 @@ from splitreel import __version__, errors
 from splitreel.cli import VERB_MODULES, output
 
 
-def parser(verb: str | None = None) -> argparse.ArgumentParser:
-    """The whole command line; with ``verb``, only the module that owns it is imported, so that start-up stays quick."""
+def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line; of the verbs only those among ``words`` are imported, so that start-up stays quick, or all."""
     top = argparse.ArgumentParser(prog="splitreel", description="Back up a live database to tape from a split mirror.")
     top.add_argument("--version", action="version", version=f"splitreel {__version__}")
-    top.add_argument("--state", metavar="DIR", help="state directory (default: $SPLITREEL_STATE, else the XDG one)")
-    top.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
+    top.set_defaults(state=None, traceback=False)
+    _add_common(top)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module, owned in VERB_MODULES.items():
-        if verb is None or verb not in _known_verbs() or verb in owned:
+    named = {module for module, owned in VERB_MODULES.items() if not set(owned).isdisjoint(words)}
+    for module in VERB_MODULES:
+        if not named or module in named:
             importlib.import_module(f"splitreel.cli.{module}").register(verbs)
+    for verb in set(verbs.choices.values()):
+        _add_common(verb)
+        for nested in (action for action in verb._actions if isinstance(action, argparse._SubParsersAction)):
+            for part in set(nested.choices.values()):
+                _add_common(part)
     return top
 
 
-def _known_verbs() -> set[str]:
-    return {verb for owned in VERB_MODULES.values() for verb in owned}
-
-
-def _first_verb(arguments: Sequence[str]) -> str | None:
-    known = _known_verbs()
-    return next((argument for argument in arguments if argument in known), None)
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before the verb or behind it; what is not given there leaves alone what was given here."""
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="state directory (default: $SPLITREEL_STATE, else the XDG one)",
+    )
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="show where in the program an error arose",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code of the contract: 0, 1, 2, 3, 4 or 130."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    args = parser(_first_verb(given)).parse_args(given)
+    args = parser(given).parse_args(given)
     try:
         return int(args.run(args))
     except errors.SplitreelError as error:
