@@ -47,6 +47,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code of the contract: 0, 1, 2, 3, 4 or 130."""
+    if arguments is None:
+        output.write_whole()
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser(given).parse_args(given)
     try:

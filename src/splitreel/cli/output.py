@@ -1,11 +1,27 @@
 """output is how verbs speak: JSON lines or text on standard output, errors and progress on standard error."""
 
+import io
 import json
 import os
 import sys
 from typing import Any
 
 from splitreel import errors
+
+
+def write_whole() -> None:
+    """Put a buffer before standard output and error where ``python -u`` or PYTHONUNBUFFERED took it away.
+
+    The bare descriptor takes what a pipe has room for and says how much; whoever does not ask loses the rest: ``cat``
+    into a pipe lost 1 % of a file, with exit code 0.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        bare = getattr(stream, "buffer", None)
+        if isinstance(bare, io.RawIOBase):
+            whole = io.BufferedWriter(bare)
+            text = io.TextIOWrapper(whole, stream.encoding, stream.errors, line_buffering=True)
+            setattr(sys, name, text)
 
 
 def complain(error: errors.SplitreelError) -> None:
