@@ -40,12 +40,33 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"splitreel {verb}" in capsys.readouterr().out
 
 
-def test_without_a_verb_the_usage_is_told_and_the_exit_code_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_verb_the_help_is_told_and_the_exit_code_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+
+    told = capsys.readouterr().err
+    assert all(f"    {verb} " in told for owned in VERB_MODULES.values() for verb in owned)
+
+
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        (["frobnicate"], "splitreel"),
+        (["selftest", "--frobnicate"], "splitreel selftest"),
+        (["restore", "--to"], "splitreel restore"),
+        (["tape", "frobnicate"], "splitreel tape"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_three_lines(
+    words: list[str], program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the verb at hand, with the help that lists what it takes."""
     with pytest.raises(SystemExit) as ended:
-        main([])
+        main(words)
+    told = capsys.readouterr().err.splitlines()
 
     assert ended.value.code == 2
-    assert "VERB" in capsys.readouterr().err
+    assert [line.split(":")[0].strip() for line in told] == ["splitreel", "why", "do"]
+    assert (told[0], told[2]) == (f"splitreel: {program}", f"  do:  See: {program} --help")
 
 
 def test_an_error_is_three_lines_and_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +85,11 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr("splitreel.cli.health.run_selftest", interrupt)
 
     assert main(["selftest"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "splitreel: splitreel selftest",
+        "  why: interrupted",
+        "  do:  Run the same command again.",
+    ]
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
