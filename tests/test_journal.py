@@ -36,7 +36,10 @@ def test_an_interrupted_session_bars_the_next_until_resumed(tmp_path: Path) -> N
     with pytest.raises(SplitreelError, match="interrupted") as caught:
         Journal.begin(tmp_path, "nightly")
     assert "splitreel resume" in caught.value.advice
+    with pytest.raises(SplitreelError, match="interrupted"):
+        journal.require_ended(tmp_path, "nightly")
     Journal.begin(tmp_path, "other").end("done")
+    journal.require_ended(tmp_path, "other")
     (left,) = journal.histories(tmp_path, "nightly")
     Journal.reopen(tmp_path, left).end("resumed")
     Journal.begin(tmp_path, "nightly").end("done")
@@ -55,6 +58,8 @@ def test_a_running_session_bars_another_and_its_resume(tmp_path: Path) -> None:
         assert running.stdout.readline() == b"up\n"
         with pytest.raises(SplitreelError, match="running"):
             Journal.begin(tmp_path, "nightly")
+        with pytest.raises(SplitreelError, match="running"):
+            journal.require_ended(tmp_path, "nightly")
         (history,) = journal.histories(tmp_path)
         with pytest.raises(SplitreelError, match="running"):
             Journal.reopen(tmp_path, history)

@@ -122,7 +122,8 @@ def load(path: str | os.PathLike[str]) -> Config:
     except OSError as error:
         raise UsageError(f"configuration {path}", error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration {path}", str(error), "Correct it; it is TOML.") from error
+        advice = "Correct it, it must be TOML; a device or image to back up is named with --device."
+        raise UsageError(f"configuration {path}", str(error), advice) from error
     return parse(document, str(path), Lines(text))
 
 

@@ -63,13 +63,7 @@ class Journal:
         """
         lock = lock_job(state, job)
         try:
-            left = [history for history in histories(state, job) if not history.finished]
-            if left:
-                raise SplitreelError(
-                    f"job {job}",
-                    f"an earlier session was interrupted ({left[0].path})",
-                    "Run `splitreel resume` first: it thaws, puts the mirror back and says what was lost.",
-                )
+            _refuse_unfinished(state, job)
             journal = cls(state / FOLDER / f"{job}.{uuid.uuid4()}{SUFFIX}", lock)
         except BaseException:
             lock.close()
@@ -110,6 +104,26 @@ class Journal:
         """Close without an end record: the session counts as interrupted."""
         self._file.close()
         self._lock.close()
+
+
+def require_ended(state: Path, job: str) -> None:
+    """Refuse as ``Journal.begin`` does, and begin nothing.
+
+    Raises:
+        SplitreelError: a session of this job is running, or one was interrupted and not resumed.
+    """
+    with lock_job(state, job):
+        _refuse_unfinished(state, job)
+
+
+def _refuse_unfinished(state: Path, job: str) -> None:
+    left = [history for history in histories(state, job) if not history.finished]
+    if left:
+        raise SplitreelError(
+            f"job {job}",
+            f"an earlier session was interrupted ({left[0].path})",
+            "Run `splitreel resume` first: it thaws, puts the mirror back and says what was lost.",
+        )
 
 
 def lock_job(state: Path, job: str) -> BinaryIO:

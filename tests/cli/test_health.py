@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from splitreel import selftest
+from splitreel import selftest, session
 from splitreel.__main__ import main
 from splitreel.core import checksum
+from splitreel.journal import Journal
 
 JOB = """
 [job.nightly]
@@ -41,6 +42,25 @@ def test_doctor_names_a_job_that_cannot_run(tmp_path: Path, capsys: pytest.Captu
     bad = next(number for number, line in enumerate(lines) if line.startswith("BAD   job nightly"))
     assert "no such image" in lines[bad]
     assert lines[bad + 1].strip().startswith("do: ")
+
+
+def test_doctor_tells_of_an_interrupted_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next session of its job would refuse to begin."""
+    config = tmp_path / "job.toml"
+    config.write_text(JOB.format(folder=tmp_path))
+    monkeypatch.setattr(session, "examine", lambda job, state: None)
+    words = ["--state", str(tmp_path), "doctor", str(config)]
+
+    assert main(words) == 0
+    Journal.begin(tmp_path, "nightly").close()
+    capsys.readouterr()
+    assert main(words) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("BAD   job nightly")
+    assert "splitreel resume" in lines[-1]
 
 
 def test_selftest_passes_and_counts_its_checks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,4 +122,16 @@ def test_an_unknown_path_and_an_unknown_backup_fail(tape: Tape, tmp_path: Path) 
     assert main(["restore", "--tape", url, "--to", str(tmp_path / "to"), "s9"]) == 1
     assert main(["list", "--tape", url, "s9"]) == 1
     assert main(["--state", str(tmp_path / "s"), "list", "--backup", "123"]) == 1
-    assert main(["restore", "--tape", "file:" + str(tmp_path / "none.tap"), "--to", str(tmp_path / "to")]) == 4
+
+
+def test_a_tape_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """A mistyped name fails; a tape that is there and blank needs an operator."""
+    absent, url = tmp_path / "absent.tap", f"file:{tmp_path}/absent.tap"
+    state = ["--state", str(tmp_path / "s")]
+    verbs = (["restore", "--to", str(tmp_path / "to")], ["verify"], ["list"], ["catalog", "rebuild"])
+
+    assert [main([*state, *verb, "--tape", url]) for verb in verbs] == [1] * 4
+    assert [main(["tape", action, url]) for action in ("status", "load", "rewind", "erase", "eject")] == [1] * 5
+    assert not absent.exists()
+    absent.touch()
+    assert [main([*state, *verb, "--tape", url]) for verb in verbs] == [4] * 4

@@ -9,7 +9,7 @@ from pathlib import Path
 from splitreel import errors
 from splitreel.catalog import Catalog
 from splitreel.cli import output
-from splitreel.drive import open_drive
+from splitreel.drive import open_recorded
 from splitreel.drive.address import FORMS
 from splitreel.reading import all_records, label_of, scanned_records
 from splitreel.state import state_directory
@@ -41,7 +41,7 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run_rebuild(args: argparse.Namespace) -> int:
     """Add what a tape says of itself; 3 when its backup did not run to its end."""
     with ExitStack() as held:
-        drive = held.enter_context(open_drive(args.tape))
+        drive = held.enter_context(open_recorded(args.tape))
         drive.wait_ready()
         label = label_of(drive)
         catalog = held.enter_context(Catalog(state_directory(args.state)))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from splitreel import config, doctor, errors, session
+from splitreel import config, doctor, errors, journal, session
 from splitreel.cli import output
 from splitreel.doctor import Finding
 from splitreel.selftest import EXPECTED_CHECKS, run_selftest
@@ -62,6 +62,7 @@ def _job_findings(path: str, name: str | None, state: Path) -> list[Finding]:
     findings = []
     for job in jobs.values():
         try:
+            journal.require_ended(state, job.name)
             session.examine(job, state)
             findings.append(Finding(f"job {job.name}", "ok", "drive, tape, mirror and database are ready"))
         except errors.SplitreelError as error:

@@ -5,8 +5,9 @@ from typing import Any
 
 from splitreel import errors, volume
 from splitreel.cli import output
-from splitreel.drive import FORMS, open_drive
+from splitreel.drive import FORMS, open_drive, open_recorded
 from splitreel.drive.replies import TAPE_ALERTS
+from splitreel.drive.tapedrive import UNKNOWN
 
 LOAD_SECONDS = 300.0
 
@@ -45,6 +46,8 @@ def report(args: argparse.Namespace, facts: dict[str, Any]) -> int:
         output.emit({"kind": "tape", "action": args.action, **facts})
         return errors.EXIT_DONE
     for name, value in facts.items():
+        if name in ("object_id", "file_id") and value == UNKNOWN:
+            continue  # "position known" says so
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         text = {True: "yes", False: "no"}.get(shown, shown) if isinstance(shown, bool) else shown
         print(f"{name.replace('_', ' ')}: {text}")
@@ -53,7 +56,7 @@ def report(args: argparse.Namespace, facts: dict[str, Any]) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """The action status; a drive without a tape is no failure."""
-    with open_drive(args.tape) as drive:
+    with open_recorded(args.tape) as drive:
         facts = drive.status()
         if args.label and facts["ready"]:
             facts["holds"] = volume.recognise(drive).description
@@ -77,14 +80,14 @@ def run_label(args: argparse.Namespace) -> int:
 
 def run_load(args: argparse.Namespace) -> int:
     """The action load."""
-    with open_drive(args.tape) as drive:
+    with open_recorded(args.tape) as drive:
         drive.load()
         return report(args, {"tape": drive.name, "ready": True})
 
 
 def run_rewind(args: argparse.Namespace) -> int:
     """The action rewind."""
-    with open_drive(args.tape) as drive:
+    with open_recorded(args.tape) as drive:
         drive.wait_ready(LOAD_SECONDS)
         drive.rewind()
         return report(args, {"tape": drive.name, "object_id": 0})
@@ -92,7 +95,7 @@ def run_rewind(args: argparse.Namespace) -> int:
 
 def run_erase(args: argparse.Namespace) -> int:
     """The action erase: from the beginning to the end."""
-    with open_drive(args.tape) as drive:
+    with open_recorded(args.tape) as drive:
         drive.wait_ready(LOAD_SECONDS)
         if not args.force and drive.holds_data():
             raise errors.WrongTape(
@@ -108,6 +111,6 @@ def run_erase(args: argparse.Namespace) -> int:
 
 def run_eject(args: argparse.Namespace) -> int:
     """The action eject."""
-    with open_drive(args.tape) as drive:
+    with open_recorded(args.tape) as drive:
         drive.unload()
         return report(args, {"tape": drive.name, "ejected": True})

@@ -10,7 +10,7 @@ from typing import Any
 from splitreel import errors, records
 from splitreel.catalog import Backup, Catalog
 from splitreel.cli import output
-from splitreel.drive import Drive, open_drive
+from splitreel.drive import Drive, open_recorded
 from splitreel.drive.address import FORMS
 from splitreel.reading import all_records, label_of
 from splitreel.reading.segment import Report
@@ -65,7 +65,7 @@ class Source:
             url = url or drive
         if not url:
             raise errors.UsageError("the tape to read", "the catalog does not know the drive", "Name it with --tape.")
-        self.drive: Drive = held.enter_context(open_drive(url))
+        self.drive: Drive = held.enter_context(open_recorded(url))
         self.drive.wait_ready()
 
 
@@ -208,7 +208,9 @@ def run_list(args: argparse.Namespace) -> int:
         output.note("splitreel: this backup did not run to its end; what is listed is on the tape")
     if chosen.unmatched:
         shown = ", ".join(output.printable(pattern) for pattern in sorted(chosen.unmatched))
-        raise errors.NotFound(f"path {shown}", "the backup holds no such path")
+        raise errors.NotFound(
+            f"path {shown}", "the backup holds no such path", "Without a path, 'splitreel list' shows all."
+        )
     return errors.EXIT_DONE if all(complete) else errors.EXIT_DATA
 
 

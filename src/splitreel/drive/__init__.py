@@ -6,6 +6,7 @@ It knows positions and status; it does not know what the blocks hold.
 import contextlib
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from splitreel.drive.address import FORMS, hold_tape_node, open_transport, parse_size, redacted
 from splitreel.drive.replies import (
@@ -17,6 +18,7 @@ from splitreel.drive.replies import (
     TapePosition,
 )
 from splitreel.drive.tapedrive import Drive
+from splitreel.errors import TapeError
 
 __all__ = [
     "FORMS",
@@ -28,6 +30,7 @@ __all__ = [
     "DriveIdentity",
     "TapePosition",
     "open_drive",
+    "open_recorded",
     "open_transport",
     "parse_size",
     "redacted",
@@ -52,3 +55,16 @@ def open_drive(url: str, **options: object) -> Drive:
         drive = Drive(transport)
         drive.at_close(undo.pop_all())
         return drive
+
+
+def open_recorded(url: str) -> Drive:
+    """As open_drive, for a tape that is there already: the software drive makes no file where the name is mistyped.
+
+    Raises:
+        UsageError, TapeError: as open_drive; TapeError as well when a software drive's file is not there.
+    """
+    path, _, query = url.removeprefix("file:").partition("?")
+    path = unquote(path) if query else path
+    if url.startswith("file:") and not Path(path).exists():
+        raise TapeError(f"opening tape file {path}", "No such file or directory", "Check the path.")
+    return open_drive(url)

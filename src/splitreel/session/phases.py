@@ -409,11 +409,12 @@ class Session:
         self._mirror.close()  # a reply that came too late would be taken for the next one's
         failures = self._undo.run()
         self._in_window = False
-        self._tell(event="failed", error=str(failure))
+        error = str(failure) or "interrupted"
+        self._tell(event="failed", error=error)
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")
         if self._journal is not None and not failures and not resumable:
-            self._journal.end("failed", error=str(failure))
+            self._journal.end("failed", error=error)
         if failures and isinstance(failure, SplitreelError):
             failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
 
