@@ -8,6 +8,7 @@ from pathlib import Path
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
+from posix.unistd cimport close
 
 from splitreel.core.fault cimport (
     DONE,
@@ -169,7 +170,7 @@ cdef class SgTransport(Transport):
 
     cdef void close_transport(self) noexcept:
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
 
     def check_version(self):

@@ -43,9 +43,9 @@ cdef extern from "<endian.h>" nogil:
 
 cdef enum:
     UNIT = 512                                     # of an archive
-    PAGE = 4096
     PIECES = 8192                                  # laid and not passed on: half a megabyte
     BOUNCE = 262144                                # bytes of one read that several pieces share
+    BOUNCE_ALIGNMENT = 65536                       # no device has larger logical blocks
     BOUNCES = 48                                   # of these reads in flight: 12 MiB
     GATHER_PIECE = 65536                           # up to this size pieces share a read with their neighbours
     GATHER_GAP = 16384                             # bytes read for nothing, rather than one request more
@@ -79,7 +79,7 @@ cdef class BlockFiller:
         self.cksums = <uint32_t*>calloc(plan.largest_segment_members + 1, sizeof(uint32_t))
         self.bounce_count = min(depth, <uint32_t>BOUNCES)
         self.free_bounces = <uint32_t*>calloc(self.bounce_count, sizeof(uint32_t))
-        if posix_memalign(<void**>&self.bounce, PAGE, <size_t>self.bounce_count * BOUNCE) != 0:
+        if posix_memalign(<void**>&self.bounce, BOUNCE_ALIGNMENT, <size_t>self.bounce_count * BOUNCE) != 0:
             self.bounce = NULL
         if (self.pieces == NULL or self.reads == NULL or self.free_reads == NULL or self.free_bounces == NULL
                 or self.block_crcs == NULL or self.cksums == NULL or self.bounce == NULL
