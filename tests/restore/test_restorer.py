@@ -275,6 +275,23 @@ def test_owner_attributes_acls_and_devices_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+def test_an_acl_is_never_set_through_a_symbolic_link(tmp_path: Path) -> None:
+    support.need_root()
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"secret")
+    outside.chmod(0o600)
+    made = tapes.Segment()
+    acls = {"SCHILY.acl.access": "user::rw-,user:1234:rw-,group::---,mask::rw-,other::---"}
+    made.add(b"s", kind="symlink", target=os.fsencode(outside), pax=acls)
+
+    restorer, _ = restore(made.close(), to=tmp_path / "to")
+
+    assert os.listxattr(outside) == []
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+    assert [path for path, _ in restorer.problems.listed] == [b"s"]
+
+
+@pytest.mark.root
 def test_who_is_not_root_gets_no_set_id_bits_devices_or_owners() -> None:
     support.need_root()
     made = tapes.Segment()

@@ -240,7 +240,7 @@ class Destination:
                 continue
             self._try(entry, f"attribute {name!r}", os.setxattr, where, name, value, follow_symlinks=follow)
         for kind, text in entry.acls.items():
-            self._try(entry, f"{kind} ACL", _set_acl, where, kind, text)
+            self._try(entry, f"{kind} ACL", _set_acl, where, kind, text, follow)
 
     def _try(self, entry: Entry, what: str, action: Callable[..., object], *args: object, **keywords: object) -> None:
         try:
@@ -273,5 +273,6 @@ class Destination:
             )
 
 
-def _set_acl(where: int | bytes, kind: str, text: bytes) -> None:
-    os.setxattr(where, acl.ATTRIBUTES[kind], acl.encode(text))
+def _set_acl(where: int | bytes, kind: str, text: bytes, follow: bool) -> None:
+    """Set one ACL; never through a symbolic link, or a tape could give away a file outside the target directory."""
+    os.setxattr(where, acl.ATTRIBUTES[kind], acl.encode(text), follow_symlinks=follow)
