@@ -304,6 +304,15 @@ class Catalog:
         with self.transaction():
             self.connection.execute("INSERT INTO windows VALUES (?, ?, ?, ?)", (backup, name, started, seconds))
 
+    def overwrite(self, volume_uuid: str) -> None:
+        """A tape is about to be written from its beginning: what was on it is listed no more, its backups are kept."""
+        reason = "its tape was overwritten"
+        with self.transaction():
+            for row, backup in list(self._rows("SELECT id, backup FROM volumes WHERE uuid = ?", volume_uuid)):
+                for table in ("members", "segments", "redo"):
+                    self.connection.execute(f"DELETE FROM {table} WHERE volume = ?", (row,))
+                self.finish_backup(backup, "incomplete", reason, files=0, bytes=0, tape_blocks=0)
+
     def forget(self, uuid: str) -> bool:
         """Remove a backup and all that hangs on it; True when it was there."""
         with self.transaction():

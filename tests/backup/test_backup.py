@@ -449,9 +449,11 @@ def test_a_drive_that_stands_elsewhere_than_planned_is_no_success(
     monkeypatch.setattr(backup_module, "open_drive", lambda url: opened)
 
     with pytest.raises(errors.PositionLost):
-        run(image, f"file:{tmp_path}/t.tap", tmp_path)
+        run(image, f"file:{tmp_path}/t.tap", tmp_path, sync_segments=1000)
     with Catalog(tmp_path) as catalog:
-        assert catalog.backups()[-1].state == "incomplete"
+        kept = catalog.backups()[-1]
+        assert kept.state == "incomplete"
+        assert catalog.segments(catalog.volume(kept.id)[0]) == []
 
 
 def test_ctrl_c_keeps_the_whole_segments_and_says_so(

@@ -18,7 +18,7 @@ from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import Plan
 from splitreel.core.stream import STOPPED_EARLY_WARNING, StreamWriter
 from splitreel.drive import Drive, redacted
-from splitreel.errors import CatalogError, EndOfMedium, SplitreelError, TapeError
+from splitreel.errors import Cancelled, CatalogError, EndOfMedium, SplitreelError, TapeError
 from splitreel.volume import Label
 
 RING_BYTES = 64 << 20
@@ -181,6 +181,7 @@ class Run:
     def _begin(self, name: str) -> None:
         if self.catalog is not None:
             label = self.label
+            self.catalog.overwrite(label.volume_uuid)
             self._backup_row = self.catalog.begin_backup(
                 label.backup, name, created=label.created, host=label.host, job=self.options.job
             )
@@ -225,6 +226,7 @@ class Run:
         done = self.plan.segment_count
         if outcome == STOPPED_EARLY_WARNING:
             done = self._close_early()
+        self.drive.expect_position(self.layout.end_object())
         self._record(done)
         if done < self.plan.segment_count or self.layout.plan is not self.plan:
             self._full()
@@ -245,7 +247,8 @@ class Run:
         short = self.plan.truncated(at["segment"], at["members"])
         self.layout = self.lay_out(short)
         if at["members"] == 0:
-            self._record(at["segment"])
+            # the filemarks before this segment may have been immediate ones
+            self.drive.synchronize()
             self.drive.locate(self.layout.end_object())
             return int(at["segment"])
         self.drive.locate(at["object"])
@@ -299,9 +302,12 @@ class Run:
         if written["objects_written"] <= LABEL_OBJECTS:
             return
         self.drive.synchronize()
-        whole = int(written["segment"])
-        self.layout = self.lay_out(self.plan.truncated(whole, 0))
+        # What the catalog lists stays: the stream's own count is of the segment it was last in.
+        whole = max(int(written["segment"]), self._recorded)
+        if whole < self.layout.plan.segment_count:
+            self.layout = self.lay_out(self.plan.truncated(whole, 0))
         self.drive.locate(self.layout.end_object())
+        self.drive.expect_position(self.layout.end_object())
         self._record(whole)
         self._write_closing("incomplete")
 
@@ -322,7 +328,8 @@ class _Poller:
     def __exit__(self, *exception: object) -> None:
         self._done.set()
         self._thread.join()
-        if self._error is not None and exception[0] is None:
+        # The stream it cancelled says no more than that it was cancelled.
+        if self._error is not None and (exception[0] is None or isinstance(exception[1], Cancelled)):
             raise self._error
 
     def _poll(self) -> None:
