@@ -116,6 +116,18 @@ def test_a_freeze_that_outlived_its_watchdog_is_thawed(embedded: EmbeddedMirror,
     assert writes_within(Path(embedded.mount_point), 5)
 
 
+def test_a_freeze_that_outlived_a_rejoin_is_thawed(embedded: EmbeddedMirror, state: Path) -> None:
+    die_in(job_of(embedded, "null:"), state, "cleanup")
+    (history,) = journal.histories(state)
+    log = journal.Journal.reopen(state, history)
+    log.write("rejoin")
+    log.close()
+    Frozen(embedded).__enter__()
+    (done,) = resume(state)
+    assert any("still frozen" in line for line in done.lines)
+    assert writes_within(Path(embedded.mount_point), 5)
+
+
 def test_what_cannot_be_put_back_stays_interrupted(embedded: EmbeddedMirror, state: Path) -> None:
     die_in(job_of(embedded, "null:"), state, "check")
     embedded.qmp.rename(embedded.qmp.with_suffix(".away"))

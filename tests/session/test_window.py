@@ -1,6 +1,9 @@
 """The window: opened outermost first, closed innermost first, closed whatever happens."""
 
 import gc
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -87,6 +90,41 @@ def test_a_release_that_fails_does_not_keep_the_others_from_running(calls: list[
         window.close()
     assert calls[-2:] == ["fs unquiesce", "db unquiesce"]
     window.end()
+
+
+def test_neither_an_interrupt_nor_a_defect_in_one_release_keeps_the_others_from_running(calls: list[str]) -> None:
+    for failure in (KeyboardInterrupt(), OSError(5, "told to fail")):
+
+        class Breaking(Part):
+            def unquiesce(self, failure: BaseException = failure) -> None:
+                super().unquiesce()
+                raise failure
+
+        window = Window([Part("db", calls), Breaking("fs", calls)], 5000)
+        window.prepare()
+        window.open()
+        with pytest.raises(type(failure)):
+            window.close()
+        assert calls[-2:] == ["fs unquiesce", "db unquiesce"]
+        window.end()
+
+
+def test_a_command_that_hangs_keeps_no_other_release_of_the_watchdog_waiting(calls: list[str]) -> None:
+    """The helper that holds a database's lock is ended at the deadline, whatever a site's own script does."""
+    with subprocess.Popen(["sleep", "60"]) as helper:
+        pidfd = os.pidfd_open(helper.pid)
+        script, database = Part("script", calls), Part("db", calls)
+        script.releases = lambda: [("run", ("/bin/sleep", "3"))]  # type: ignore[method-assign]
+        database.releases = lambda: [("kill", pidfd)]  # type: ignore[method-assign]
+        window = Window([database, script], 50)
+        window.prepare()
+        window.open()
+        try:
+            assert helper.wait(2) == -signal.SIGKILL
+        finally:
+            helper.kill()
+            window.end()
+            os.close(pidfd)
 
 
 def test_closing_twice_and_before_opening_is_harmless(calls: list[str]) -> None:

@@ -67,16 +67,16 @@ def _resume_one(state: Path, history: History) -> Resumed:
 
 
 def _release(job: config.Job, history: History, log: Journal, done: Resumed) -> None:
-    """The window first: nothing else matters while a writer waits."""
-    if history.last("quiesce") is None or history.last("unquiesced") is not None:
-        return
-    for settings in reversed(job.quiesce):
+    """The window first, or that of a rejoin, round file systems alone: nothing else matters while a writer waits."""
+    window = history.last("quiesce") is not None and history.last("unquiesced") is None
+    rejoining = history.last("rejoin") is not None and history.last("rejoined") is None
+    for quiescer in map(quiesce.create, reversed(job.quiesce)):
         try:
-            if found := quiesce.create(settings).recover():
+            if (window or (rejoining and quiescer.frozen())) and (found := quiescer.recover()):
                 done.lines.append(found)
         except SplitreelError as failure:
             done.failures.append(failure)
-    if not done.failures:
+    if window and not done.failures:
         log.write("unquiesced", by="resume")
 
 

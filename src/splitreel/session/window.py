@@ -4,6 +4,7 @@ Opened outermost first (the database, then its file system), closed in the oppos
 without harm. Between ``open`` and ``close`` nothing is logged, imported or collected.
 """
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from splitreel import quiesce
-from splitreel.errors import QuiesceError, SplitreelError
+from splitreel.errors import QuiesceError
 from splitreel.quiesce import Quiescer
 from splitreel.watchdog import Watchdog
+
+# What cannot wait for anything comes first: a site's command may hang, and would keep all behind it waiting.
+RELEASE_ORDER = ("thaw", "zero", "kill", "run")
 
 
 def short_window(settings: Sequence[Mapping[str, Any]], deadline_ms: int) -> "Window":
@@ -56,7 +60,7 @@ class Window:
             quiescer.prepare()
         last()
         releases = [release for quiescer in reversed(self._quiescers) for release in quiescer.releases()]
-        releases.sort(key=lambda release: release[0] != "thaw")
+        releases.sort(key=lambda release: RELEASE_ORDER.index(release[0]))
         self._watchdog = Watchdog(releases, self._deadline_ms)
 
     def open(self) -> None:
@@ -88,11 +92,12 @@ class Window:
         """
         if not self._open:
             return
-        failures: list[SplitreelError] = []
+        failures: list[BaseException] = []
         for quiescer in reversed(self._quiescers):
             try:
                 quiescer.unquiesce()
-            except SplitreelError as failure:
+            # Whatever it is, an interrupt included: the next one's writers wait too.
+            except BaseException as failure:
                 failures.append(failure)
         self.closed_ns = time.monotonic_ns()
         self._open = bool(failures)
@@ -150,8 +155,7 @@ class Window:
     def _give_up(self) -> None:
         """Close after a failure, which is what is then told, not the close's own."""
         try:
-            self.close()
-        except SplitreelError:
-            pass
+            with contextlib.suppress(Exception):
+                self.close()
         finally:
             self.end()
