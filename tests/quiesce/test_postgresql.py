@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from splitreel.errors import QuiesceError
+from splitreel.errors import QuiesceError, UsageError
 from splitreel.quiesce.postgresql import Postgresql
 from tests.postgres import Server, recover, running
 
@@ -23,6 +23,16 @@ def server() -> Iterator[Server]:
 
 def quiescer_of(server: Server, **more: str) -> Postgresql:
     return Postgresql(conninfo=server.conninfo, run_as="postgres", **more)
+
+
+@pytest.mark.parametrize(
+    "conninfo", ["dbname=x password=hunter2", "postgresql://me:hunter2@host/db", "PassWord = hunter2"]
+)
+def test_a_password_in_the_configuration_is_refused_and_not_repeated(conninfo: str) -> None:
+    with pytest.raises(UsageError, match="password") as caught:
+        Postgresql(conninfo=conninfo)
+    assert "hunter2" not in "".join(caught.value.lines())
+    assert Postgresql(conninfo="postgresql://me@host/db?passfile=/x").name
 
 
 def in_backup(server: Server) -> bool:

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from splitreel.errors import QuiesceError
+from splitreel.errors import QuiesceError, UsageError
 from splitreel.quiesce import Discovery, Release
 
 MODES = ("hot-backup", "freeze")
@@ -30,6 +30,7 @@ FIRST_VERSION = 150000  # pg_backup_start and pg_backup_stop; they were pg_start
 ANSWER_SECONDS = 30.0
 ANSWER_LIMIT = 1 << 20
 REDO_LIMIT = 1 << 30
+SECRET = re.compile(r"password\s*=|://[^/@\s]*:[^/@\s]*@", re.IGNORECASE)
 WAL_NAME = re.compile(r"[0-9A-F]{24}")
 
 _ABOUT = """select json_build_object('version', current_setting('server_version_num')::int,
@@ -54,6 +55,12 @@ class Postgresql:
         self, conninfo: str = "dbname=postgres", mode: str = "hot-backup", run_as: str = "", timeout_s: float = 600.0
     ) -> None:
         """``run_as``: the system user for psql, for peer authentication; ``timeout_s`` bounds the checkpoint."""
+        if SECRET.search(conninfo):
+            raise UsageError(
+                "postgresql: conninfo",
+                "it holds a password, which the list of processes would show to everybody",
+                "Put it into a pgpass or service file.",
+            )
         self.name = f"postgresql {conninfo}"
         self._conninfo = conninfo
         self._hot = mode == "hot-backup"
