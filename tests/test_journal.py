@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from splitreel import journal
 from splitreel.errors import SplitreelError
 from splitreel.journal import Journal
+from tests.support import need_root
 
 SOURCE = str(Path(__file__).parent.parent / "src")
 
@@ -107,3 +109,27 @@ def test_every_record_is_on_disk_when_write_returns(tmp_path: Path, monkeypatch:
     log.write("split", image="x")
     assert json.loads(synced[-1].splitlines()[-1])["image"] == "x"
     log.close()
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    log = Journal.begin(tmp_path, "j", config={"tape": "iscsi://user%secret@host/target/1"})
+    log.close()
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+
+
+@pytest.mark.root
+def test_a_full_disk_is_told_and_leaves_whole_records(tmp_path: Path) -> None:
+    need_root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+    try:
+        log = Journal.begin(tmp_path, "j")
+        with pytest.raises(SplitreelError, match="No space left") as caught:
+            log.write("split", text="x" * 100_000)
+        assert caught.value.advice
+        log.close()
+        assert [record["event"] for record in journal.read(log.path).records] == ["begin"]
+        with pytest.raises(SplitreelError, match="No space left"):
+            Journal.begin(tmp_path, "k", text="x" * 100_000)
+        assert journal.histories(tmp_path, "k") == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

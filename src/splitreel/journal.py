@@ -52,7 +52,9 @@ class Journal:
     def __init__(self, path: Path, lock: BinaryIO) -> None:
         self.path = path
         self._lock = lock
-        self._file = path.open("ab")
+        # a job's configuration is in it, and that may name a secret
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(path, flags, 0o600), "ab")
 
     @classmethod
     def begin(cls, state: Path, job: str, **facts: Any) -> "Journal":
@@ -68,8 +70,13 @@ class Journal:
         except BaseException:
             lock.close()
             raise
-        journal.write("begin", job=job, pid=os.getpid(), **facts)
-        _sync_directory(journal.path.parent)
+        try:
+            journal.write("begin", job=job, pid=os.getpid(), **facts)
+            _sync_directory(journal.path.parent)
+        except BaseException:
+            journal.path.unlink()
+            journal.close()
+            raise
         return journal
 
     @classmethod
@@ -88,10 +95,25 @@ class Journal:
             raise
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one record and wait until it is on stable storage. Never within a window: a sync may take long."""
+        """Append one record and wait until it is on stable storage. Never within a window: a sync may take long.
+
+        Raises:
+            SplitreelError: it is not there; nothing of it is.
+        """
         record = {"event": event, "time": time.time(), **facts}
-        self._file.write(json.dumps(record, default=str).encode() + b"\n")
-        self._file.flush()
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            self._append(json.dumps(record, default=str).encode() + b"\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fileno(), whole)
+            raise SplitreelError(
+                f"writing journal {self.path}", error.strerror or str(error), "Make room in the state directory."
+            ) from error
+
+    def _append(self, line: bytes) -> None:
+        while line:
+            line = line[os.write(self._file.fileno(), line) :]
         os.fdatasync(self._file.fileno())
 
     def end(self, outcome: str, **facts: Any) -> None:

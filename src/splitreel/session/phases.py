@@ -23,6 +23,8 @@ from splitreel.errors import (
     EndOfMedium,
     FilesystemError,
     IntegrityError,
+    LimitReached,
+    MapError,
     MirrorError,
     QuiesceError,
     SplitreelError,
@@ -244,7 +246,7 @@ class Session:
             self._extents = mapping.map_device(self._primary, live=True)
         except Unsupported:
             raise
-        except FilesystemError as failure:
+        except (FilesystemError, MapError, IntegrityError, LimitReached) as failure:
             self._note(f"the live primary could not be mapped ({failure}); the split mirror will be")
 
     def _map_held(self) -> None:
@@ -341,7 +343,7 @@ class Session:
     def _compare(self, before: ExtentMap, after: ExtentMap) -> None:
         try:
             self.result.changes = mapping.diff(before, after).counts()
-        except IntegrityError as failure:
+        except (IntegrityError, MapError) as failure:
             # The live map was torn; what is backed up is the other one.
             self._note(f"what changed since the live map cannot be told ({failure})")
 
@@ -361,8 +363,12 @@ class Session:
         self._report({"event": "progress", **seen})
 
     def _confirmed(self, facts: Mapping[str, Any]) -> None:
+        """What the journal cannot take does not stop the tape: a resume then begins at an earlier segment."""
         self._kept_on_tape = True
-        self._write("confirmed", backup=self._tape.backup_id, **facts)
+        try:
+            self._write("confirmed", backup=self._tape.backup_id, **facts)
+        except SplitreelError as failure:
+            self.result.notes.append(str(failure))
 
     def _cleanup(self) -> None:
         """Rejoin the mirror, copying only what changed."""
@@ -414,7 +420,10 @@ class Session:
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")
         if self._journal is not None and not failures and not resumable:
-            self._journal.end("failed", error=error)
+            try:
+                self._journal.end("failed", error=error)
+            except SplitreelError as unwritten:
+                self._note(str(unwritten))
         if failures and isinstance(failure, SplitreelError):
             failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
 
