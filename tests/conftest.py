@@ -8,9 +8,14 @@ import pytest
 from splitreel.demo.target import TapeTarget, TargetTape
 from splitreel.errors import TapeError
 
-from .support import compiled, missing
+from .support import compiled, keep_mounts_private, missing
 
 _tape_numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Before the first mount of any test."""
+    keep_mounts_private()
 
 
 @pytest.fixture(scope="session")

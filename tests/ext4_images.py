@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.ext4_surgery import Surgeon
-from tests.support import need_programs, need_root
+from tests.support import need_programs, need_root, unmount
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
@@ -54,7 +54,7 @@ def mounted(image: Path, options: str = "") -> Iterator[Path]:
     try:
         yield point
     finally:
-        subprocess.run(["umount", os.fspath(point)], check=True)
+        unmount(point)
 
 
 @contextmanager

@@ -1,12 +1,17 @@
 """support is what tests share: reasons to skip that become failures in CI, and the parts found on this machine."""
 
+import ctypes
 import importlib
 import os
 import shutil
+import subprocess
 from types import ModuleType
 from typing import NoReturn
 
 import pytest
+
+CLONE_NEWNS = 0x20000  # linux/sched.h
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18  # linux/mount.h
 
 
 def missing(reason: str) -> NoReturn:
@@ -35,3 +40,19 @@ def compiled(name: str) -> ModuleType:
         return importlib.import_module(f"splitreel.core.{name}")
     except ModuleNotFoundError:
         missing(f"needs a build with the {name} transport")
+
+
+def keep_mounts_private() -> None:
+    """From now on what this process mounts is its own, and goes with it, by SIGKILL or SIGTERM too."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Refused without the privilege to mount: then there is nothing to keep.
+    if libc.unshare(CLONE_NEWNS) == 0:
+        libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+
+
+def unmount(point: str | os.PathLike[str]) -> None:
+    """Unmount, also what a failed test still holds open; that is told, and is gone with what holds it."""
+    done = subprocess.run(["umount", os.fspath(point)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        subprocess.run(["umount", "--lazy", os.fspath(point)], check=True)
+        pytest.fail(f"{point} was still in use: {done.stderr.strip()}")

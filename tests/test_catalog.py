@@ -156,7 +156,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_the_catalog_readable(tmp_path: P
             assert "rebuild" in raised.value.advice
             assert [s.number for s in full.segments(volume)] == [1, 2]
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        support.unmount(tmp_path)
 
 
 def test_catalog_lines_state_a_member_for_each_that_their_segments_hold() -> None:

@@ -11,7 +11,7 @@ import pytest
 from splitreel.errors import DeviceError
 from splitreel.hostmap import map_mounted
 from splitreel.mapping import map_device
-from tests.support import need_programs, need_root
+from tests.support import need_programs, need_root, unmount
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def mounted(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     try:
         yield image, mount_point
     finally:
-        subprocess.run(["umount", mount_point], check=True)
+        unmount(mount_point)
 
 
 def test_kernel_and_raw_reader_agree_on_every_column(mounted: tuple[Path, Path]) -> None:

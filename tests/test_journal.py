@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from splitreel import journal
 from splitreel.errors import SplitreelError
 from splitreel.journal import Journal
-from tests.support import need_root
+from tests.support import need_root, unmount
 
 SOURCE = str(Path(__file__).parent.parent / "src")
 
@@ -132,4 +132,4 @@ def test_a_full_disk_is_told_and_leaves_whole_records(tmp_path: Path) -> None:
             Journal.begin(tmp_path, "k", text="x" * 100_000)
         assert journal.histories(tmp_path, "k") == []
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        unmount(tmp_path)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from splitreel.mirror.embedded import PROGRAMS, EmbeddedMirror
-from tests.support import need_programs, need_root
+from tests.support import need_programs, need_root, unmount
 
 FITHAW = 0xC0045878
 
@@ -39,7 +39,7 @@ def ext4_volume(folder: Path, size: int = 64 << 20) -> Iterator[Path]:
     finally:
         thaw(mount)
         reap_probes()
-        subprocess.run(["umount", mount], check=True)
+        unmount(mount)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from splitreel import errors
 from splitreel.core.device import AlignedBuffer, BlockDevice, BufferRing
-from tests.support import missing, need_programs, need_root
+from tests.support import missing, need_programs, need_root, unmount
 
 SIZE = 700_000 + 123  # spans the bounce buffer (256 KiB) more than twice; no multiple of any block size
 NOISE = np.random.default_rng(6934725).integers(0, 256, SIZE, dtype=np.uint8).tobytes()
@@ -273,7 +273,7 @@ def test_falls_back_where_the_file_system_says_no(tmp_path: Path) -> None:
             assert device.pread(0, SIZE) == NOISE
             assert device.pread(4097, 4096) == NOISE[4097:8193]
     finally:
-        subprocess.run(["umount", where], check=True)
+        unmount(where)
 
 
 def test_buffer_is_read_only_and_aligned(device: BlockDevice) -> None:

@@ -11,7 +11,7 @@ from splitreel.errors import MirrorError, QuiesceError, UsageError
 from splitreel.mirror import SplitImage
 from splitreel.session import checks
 from splitreel.session.image import opened
-from tests.support import need_root
+from tests.support import need_root, unmount
 from tests.volumes import ext4_volume
 
 
@@ -57,7 +57,7 @@ def test_on_an_overlay_whose_upper_directory_is_on_it(volume: Path, tmp_path: Pa
     try:
         refuse(merged, volume)
     finally:
-        subprocess.run(["umount", merged], check=True)
+        unmount(merged)
 
 
 def test_own_files_name_tape_state_and_redirected_output(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_files_are_named_from_the_volumes_root_and_must_be_on_it(volume: Path, t
         with pytest.raises(QuiesceError, match="not on the mirrored volume"):
             checks.within(str(volume), [str(volume / "db/b")])
     finally:
-        subprocess.run(["umount", volume / "db"], check=True)
+        unmount(volume / "db")
 
 
 def test_a_split_leg_that_begins_at_an_offset_is_read_from_there(tmp_path: Path) -> None:
