@@ -511,7 +511,7 @@ def test_a_full_catalog_disk_does_not_harm_the_tape(image: Path, tmp_path: Path)
     try:
         result = run(image, f"file:{tmp_path}/t.tap", state)
     finally:
-        subprocess.run(["umount", state], check=True)
+        support.unmount(state)
 
     assert result.complete
     assert isinstance(result.catalog_error, errors.CatalogError)

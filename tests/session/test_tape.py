@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from splitreel.backup.run import Result
 from splitreel.catalog import Catalog
 from splitreel.config import Job
 from splitreel.drive import open_drive
-from splitreel.errors import Cancelled, TransportError, WrongTape
+from splitreel.errors import Cancelled, SplitreelError, TransportError, WrongTape
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.reading.verify import verify
 from splitreel.restore import restore
 from splitreel.session.resume import resume
 from splitreel.session.tape import Tape
 from tests.session.parts import job_of, sound
+from tests.support import unmount
+from tests.volumes import writes_within
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,3 +229,40 @@ def test_the_verb_backup_runs_a_session_and_prints_its_last_line(
     assert 0 < last["window_ms"] < 5000
     assert last["files"] == 23  # 20 others, the database, its -wal and -shm
     sound(database_in(restored(tmp_path / "tape", tmp_path / "to")), tmp_path / "db")
+
+
+class Filling(session.Session):
+    """A session whose state directory runs full when the first segment is confirmed."""
+
+    def _confirmed(self, facts: Any) -> None:
+        if not (self.state / "filler").exists():
+            with suppress(OSError), (self.state / "filler").open("wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+        super()._confirmed(facts)
+
+
+def test_a_state_directory_that_runs_full_costs_neither_tape_nor_mirror(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path
+) -> None:
+    """The tape is written to its end; what cannot be recorded is told, and put right by a resume."""
+    job = small(embedded, tmp_path / "tape")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", state], check=True)
+    try:
+        with pytest.raises(SplitreelError, match="No space left") as caught:
+            Filling(job, state, lambda event: None).run()
+        assert "splitreel resume" in caught.value.advice
+        assert writes_within(Path(embedded.mount_point), 5)
+        to = restored(tmp_path / "tape", tmp_path / "to")
+        assert same_tree(Path(embedded.mount_point), to, "blob*") == 24
+        (state / "filler").unlink()
+        (done,) = resume(state)
+        assert done.failures == []
+        with Catalog(state) as catalog:
+            assert catalog.backups()[-1].state == "incomplete"  # as far as the catalog can know
+    finally:
+        unmount(state)
+    mirror = embedded.mirror()
+    assert mirror.is_in_sync()
+    mirror.close()
+    restored(tmp_path / "tape", tmp_path / "again")

@@ -313,19 +313,24 @@ class Run:
 
 
 class _Poller:
-    """A thread that keeps catalog and display up with the stream; leaving it takes the last look."""
+    """A thread that keeps catalog and display up with the stream; leaving it takes the last look.
+
+    Where the stream came to its end, what it wrote last is not recorded here: the position is compared before that.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="splitreel-progress", daemon=True)
         self._error: BaseException | None = None
+        self._failed = False
 
     def __enter__(self) -> "_Poller":
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._failed = exception[0] is not None
         self._done.set()
         self._thread.join()
         # The stream it cancelled says no more than that it was cancelled.
@@ -337,15 +342,15 @@ class _Poller:
         assert writer is not None
         try:
             while not self._done.wait(POLL_SECONDS):
-                self._look(writer.progress())
-            self._look(writer.progress())
+                self._look(writer.progress(), record=True)
+            self._look(writer.progress(), record=self._failed)
         except BaseException as error:
             self._error = error
             writer.cancel()
 
-    def _look(self, seen: dict[str, Any]) -> None:
+    def _look(self, seen: dict[str, Any], *, record: bool) -> None:
         # past early warning the last segment may still be cut: it is recorded when it is closed
-        if not seen["early_warning"]:
+        if record and not seen["early_warning"]:
             self.run._record(int(seen["segments_confirmed"]))
         if self.run.progress is not None:
             self.run.progress(seen)

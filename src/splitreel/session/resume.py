@@ -116,6 +116,7 @@ def _go_on(job: config.Job, state: Path, history: History, log: Journal, done: R
         done.lines.append("nothing was written to tape; run the job again")
     elif history.last("rejoin") is not None:
         done.lines.append("the backup had ended, or had failed; the catalog says which")
+        _mark_incomplete(job, state)
     elif confirmed is None or split is None:
         done.lines.append("nothing on the tape was confirmed by the drive; run the job again, with --overwrite")
         _mark_incomplete(job, state)
