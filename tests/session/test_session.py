@@ -106,6 +106,17 @@ def test_ctrl_c_inside_the_window_lets_go(embedded: EmbeddedMirror, state: Path)
     assert journal.histories(state)[0].finished
 
 
+def test_a_listener_that_goes_away_leaves_nothing_half_done(embedded: EmbeddedMirror, state: Path) -> None:
+    def gone(event: Any) -> None:
+        if event.get("phase") not in ("establish", "map"):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        KeepingSession(job_of(embedded, "null:"), state, gone).run()
+    assert writes_within(Path(embedded.mount_point), 5)
+    assert journal.histories(state)[0].finished
+
+
 def test_a_file_outside_the_mirrored_volume_is_refused_and_let_go(
     embedded: EmbeddedMirror, state: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 ``postsplit`` it is made of the split mirror alone.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -416,16 +417,15 @@ class Session:
         failures = self._undo.run()
         self._in_window = False
         error = str(failure) or "interrupted"
+        if self._journal is not None and not failures and not resumable:
+            with contextlib.suppress(SplitreelError):  # of a full disk; then the next session asks for a resume
+                self._journal.end("failed", error=error)
+        if failures and isinstance(failure, SplitreelError):
+            failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
+        # Last: whoever listens may be gone, and raise.
         self._tell(event="failed", error=error)
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")
-        if self._journal is not None and not failures and not resumable:
-            try:
-                self._journal.end("failed", error=error)
-            except SplitreelError as unwritten:
-                self._note(str(unwritten))
-        if failures and isinstance(failure, SplitreelError):
-            failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
 
     def _was_frozen(self) -> bool:
         return any(quiescer.frozen() for quiescer in self._quiescers)
