@@ -73,9 +73,9 @@ def decode(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise IntegrityError("reading a record", f"not JSON: {line[:60]!r}") from error
+        raise IntegrityError("reading a record", f"not JSON: {text(line[:60])!r}") from error
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        raise IntegrityError("reading a record", f"no kind: {line[:60]!r}")
+        raise IntegrityError("reading a record", f"no kind: {text(line[:60])!r}")
     return record
 
 

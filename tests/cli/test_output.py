@@ -50,3 +50,7 @@ def test_a_buffered_stream_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     output.write_whole()
 
     assert (sys.stdout, sys.stderr) == streams
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    assert [output.count(number, "segment") for number in (0, 1, 2)] == ["0 segments", "1 segment", "2 segments"]

@@ -64,7 +64,7 @@ def test_damage_is_exit_code_3_everywhere(tmp_path: Path, capsys: pytest.Capture
     assert {"kind": "finding", "segment": 1, "path": "s1/f02", "why": "its bytes do not match their CRC32C"} in lines
     code, _, errors = run(capsys, "restore", "--tape", url, "--to", tmp_path / "to")
     assert code == 3
-    assert "s1/f02" in errors
+    assert "s1/f02: its bytes do not match their CRC32C; it was restored as 's1/f02.splitreel-damaged'" in errors
 
 
 def test_list_shows_what_the_tape_holds_with_or_without_its_catalog(

@@ -134,8 +134,9 @@ def _tell(args: argparse.Namespace, result: Result) -> None:
         return
     size = output.size(result.bytes)
     print(f"backup {result.id} on volume {result.volume}: {result.state}")
-    print(f"{result.files} files, {size} in {result.seconds:.1f} s ({result.mb_per_s:.1f} MB/s), ", end="")
-    print(f"{result.tape_blocks} tape blocks in {result.segments} segments, {result.underruns} underruns")
+    files, blocks = output.count(result.files, "file"), output.count(result.tape_blocks, "tape block")
+    print(f"{files}, {size} in {result.seconds:.1f} s ({result.mb_per_s:.1f} MB/s), ", end="")
+    print(f"{blocks} in {output.count(result.segments, 'segment')}, {output.count(result.underruns, 'underrun')}")
 
 
 class Shown:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from splitreel.demo.chart import Bar, bar_chart, comparison
 from splitreel.demo.show import DemoResult, run_demo
 
 NEXT = """What to try next:
-  splitreel demo --drive iscsi        the same over SCSI commands to an iSCSI tape on loopback
-  splitreel doctor                    what this machine has and lacks
-  splitreel map DEVICE --stats        where the files of an ext4 device stand, read raw
-  splitreel backup --device DEVICE --tape file:/tmp/first.tap, then: splitreel verify, list, restore"""
+  {0} demo --drive iscsi
+      the same over SCSI commands to an iSCSI tape on loopback
+  {0} doctor
+      what this machine has and lacks
+  {0} map DEVICE --stats
+      where the files of an ext4 device stand, read raw
+  {0} backup --device DEVICE --tape file:/tmp/first.tap
+      a first tape; then verify, list and restore it with --tape file:/tmp/first.tap"""
 
 
 def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
     return errors.EXIT_DONE if result.restored_ok else errors.EXIT_DATA
 
 
+def _program() -> str:
+    """How this program is called here: the virtual environment's is not on the PATH."""
+    return "splitreel" if shutil.which("splitreel") or Path(sys.argv[0]).name != "splitreel" else sys.argv[0]
+
+
 def _print_phases(result: session.SessionResult) -> None:
     bars = [Bar(phase.name, phase.start, phase.seconds) for phase in result.phases]
     released = next(phase for phase in result.phases if phase.name == "unquiesce")
@@ -89,4 +99,4 @@ def _print_result(result: DemoResult) -> None:
         print(f"  FAILED: {failure}")
     if result.restored_ok:
         print("  every row acknowledged before the window is there, none begun after it")
-    print(f"\n{'PROVED' if result.restored_ok else 'NOT PROVED'}\n\n{NEXT}")
+    print(f"\n{'PROVED' if result.restored_ok else 'NOT PROVED'}\n\n{NEXT.format(_program())}")

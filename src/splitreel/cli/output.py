@@ -61,6 +61,11 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def is_terminal() -> bool:
     """True when progress may be drawn in place."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

@@ -24,7 +24,11 @@ def byte_count(text: str) -> int:
 
 def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this module's verb."""
-    parser = verbs.add_parser("plan", help="print where a backup would put every file on tape")
+    parser = verbs.add_parser(
+        "plan",
+        help="print where a backup would put every file on tape",
+        epilog="A member's line: tape block (as LOCATE counts), offset in it, path.",
+    )
     parser.add_argument("--device", metavar="DEV", required=True, help="block device or image file")
     inspect.add_trust(parser, "partition number or VG/LV inside the device")
     parser.add_argument("--order", choices=ORDERS, default="path", help="order of the files on tape (default: path)")
@@ -61,6 +65,7 @@ def run_plan(args: argparse.Namespace) -> int:
         output.emit({"kind": "plan", **plan.totals})
     else:
         totals = plan.totals
-        print(f"{totals['files']} files, {output.size(totals['bytes'])}, {totals['blocks']} tape blocks", end="")
-        print(f" of {output.size(plan.block_size)} in {totals['segments']} segments")
+        blocks = f"{output.count(totals['blocks'], 'tape block')} of {output.size(plan.block_size)}"
+        print(f"{output.count(totals['files'], 'file')}, {output.size(totals['bytes'])}, {blocks}", end="")
+        print(f" in {output.count(totals['segments'], 'segment')}")
     return errors.EXIT_DATA if plan.skipped_count or source.problem_count else errors.EXIT_DONE

@@ -36,7 +36,11 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = verbs.add_parser("verify", help="read a tape back and compare every checksum", epilog=FORMS)
     _source(parser)
     parser.set_defaults(run=run_verify)
-    parser = verbs.add_parser("list", help="list the backups of the catalog, or what a backup holds", epilog=FORMS)
+    parser = verbs.add_parser(
+        "list",
+        help="list the backups of the catalog, or what a backup holds",
+        epilog=f"A member's line: segment, first tape block, type, size, path. {FORMS}",
+    )
     _source(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", help="paths or patterns; default: all")
     parser.set_defaults(run=run_list)
@@ -140,11 +144,12 @@ def run_restore(args: argparse.Namespace) -> int:
         )
     else:
         if problems.unprivileged:
-            output.note(f"{problems.unprivileged} attributes that only root may set were left out")
+            left_out = output.count(problems.unprivileged, "attribute")
+            output.note(f"left out: {left_out} that only root may set")
         if outcome.sockets:
-            output.note(f"{outcome.sockets} sockets were left out: their programs make them anew")
-        size = output.size(outcome.content_bytes)
-        print(f"{outcome.files} files, {size} in {seconds:.1f} s ({rate} MB/s), {problems.count} problems")
+            output.note(f"left out: {output.count(outcome.sockets, 'socket')}, which programs make anew")
+        size = f"{output.count(outcome.files, 'file')}, {output.size(outcome.content_bytes)} with holes"
+        print(f"{size}, in {seconds:.1f} s ({rate} MB/s of tape), {output.count(problems.count, 'problem')}")
     return errors.EXIT_DONE if outcome.complete else errors.EXIT_DATA
 
 
@@ -178,8 +183,9 @@ def run_verify(args: argparse.Namespace) -> int:
         return errors.EXIT_DONE if verdict.sound else errors.EXIT_DATA
     found = [(path, f"{why} (segment {segment})" if segment else why) for segment, path, why in verdict.findings]
     _tell(args, "finding", found, verdict.finding_count)
-    state = "everything verified" if verdict.sound else f"{verdict.finding_count} findings"
-    print(f"{verdict.files} files, {output.size(verdict.content_bytes)}, {verdict.segments} segments: {state}")
+    state = "everything verified" if verdict.sound else output.count(verdict.finding_count, "finding")
+    size = f"{output.count(verdict.files, 'file')}, {output.size(verdict.content_bytes)} with holes"
+    print(f"{size}, {output.count(verdict.segments, 'segment')}: {state}")
     return errors.EXIT_DONE if verdict.sound else errors.EXIT_DATA
 
 

@@ -220,7 +220,7 @@ class Walk:
                     continue
                 path, register, size = next(expected, (b"", 0, 0))
                 if line != b"%d %d %s" % (checksum.cksum_value(register, size), size, path) or not path:
-                    self.report.found(path, f"the line {line[:80]!r} of the checksum file does not match")
+                    self.report.found(path, f"the line {records.text(line[:80])!r} of the checksum file does not match")
                     return
                 self.report.cksums += 1
         if next(expected, None) is not None or lines.rest:

@@ -141,7 +141,7 @@ class Destination:
         except OSError as error:
             if error.errno in FATAL:
                 raise
-            raise Refused(f"{name!r} on its way is no directory") from error
+            raise Refused(f"{os.fsdecode(name)!r} on its way is no directory") from error
 
     def place(self, path: bytes) -> tuple[int, bytes]:
         """The directory descriptor and last name of a path, its directories made; what is there already, removed.
@@ -238,7 +238,9 @@ class Destination:
             if not self.owner and not name.startswith(b"user."):
                 self.problems.unprivileged += 1
                 continue
-            self._try(entry, f"attribute {name!r}", os.setxattr, where, name, value, follow_symlinks=follow)
+            self._try(
+                entry, f"attribute {os.fsdecode(name)!r}", os.setxattr, where, name, value, follow_symlinks=follow
+            )
         for kind, text in entry.acls.items():
             self._try(entry, f"{kind} ACL", _set_acl, where, kind, text, follow)
 

@@ -91,7 +91,7 @@ class FileWriter:
 def stopped(target: Destination, path: bytes, error: OSError) -> SplitreelError:
     """The error that ends a restore: the target takes no more."""
     advice = "Make room or mend the target's file system, then restore again into an empty directory."
-    return SplitreelError(f"writing {path!r} below {target.path}", error.strerror or str(error), advice)
+    return SplitreelError(f"writing {records.text(path)!r} below {target.path}", error.strerror or str(error), advice)
 
 
 class Restorer:
@@ -213,7 +213,7 @@ class Restorer:
         aside = head + slash + suffixed(name, suffix)
         self.target.rename(path, aside)
         self.damaged[path] = aside
-        self.problems.add(path, f"{why}; it was restored as {aside!r}")
+        self.problems.add(path, f"{why}; it was restored as {records.text(aside)!r}")
 
     def _damaged_part(self, path: bytes, why: str) -> None:
         part = PART_NAME.fullmatch(path)
@@ -232,7 +232,7 @@ class Restorer:
         if growing is None:
             if path in self._made:
                 self._loose.add(path)
-                self.problems.add(path, f"restored by itself: part 1 of {whole!r} is missing")
+                self.problems.add(path, f"restored by itself: part 1 of {records.text(whole)!r} is missing")
             return
         if i > 1 and growing.offset(i) != part.at:
             growing.bad = growing.bad or f"part {i} belongs at byte {part.at}, not where the parts before it end"
@@ -259,7 +259,9 @@ class Restorer:
                     raise Refused("a hard link to itself")
                 if first in self.damaged:
                     self._broken.append((path, first))
-                    self.problems.add(path, f"not restored: it is another name of {first!r}, which is damaged")
+                    self.problems.add(
+                        path, f"not restored: it is another name of {records.text(first)!r}, which is damaged"
+                    )
                 else:
                     self.target.link(first, path)
             except FileNotFoundError:
@@ -308,7 +310,7 @@ class Restorer:
             self._directory(entry)
         self._directories.clear()
         for path, first in self.unresolved:
-            self.problems.add(path, f"not restored: its first name {first!r} was not restored")
+            self.problems.add(path, f"not restored: its first name {records.text(first)!r} was not restored")
         self.target.synchronize()
 
     def _directory(self, entry: Entry) -> None:
