@@ -84,3 +84,8 @@ def test_a_full_tape_prints_what_it_holds_and_is_exit_code_4(
 )
 def test_neither_form_is_a_usage_error(arguments: list[str]) -> None:
     assert main(["backup", *arguments]) == 2
+
+
+def test_a_tape_beside_a_configuration_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["backup", "job.toml", "--tape", "null:"]) == 2
+    assert "a configuration names its tape itself" in capsys.readouterr().err

@@ -174,9 +174,10 @@ class Shown:
 
 def _session(args: argparse.Namespace) -> int:
     if len(args.paths) != 1 or args.tape is not None:
-        raise errors.UsageError(
-            "splitreel backup", "neither a device nor one configuration was named", "Name --device DEV or CONFIG.toml."
-        )
+        why = "neither a device nor one configuration was named"
+        if args.tape is not None and args.paths:
+            why = "--tape goes with --device; a configuration names its tape itself"
+        raise errors.UsageError("splitreel backup", why, "Name --device DEV --tape TAPE, or CONFIG.toml alone.")
     from splitreel import session  # noqa: PLC0415 (a device's backup needs none of it)
 
     job = config.load(args.paths[0]).job(args.job)
