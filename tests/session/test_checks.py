@@ -83,6 +83,14 @@ def test_the_device_of_a_mount_point(volume: Path, tmp_path: Path) -> None:
         checks.device_of("/proc")
 
 
+def test_a_freeze_elsewhere_does_not_vouch_for_the_mirrored_file_system(volume: Path, tmp_path: Path) -> None:
+    assert checks.is_frozen(str(volume), [str(volume)])
+    assert not checks.is_frozen(str(volume), [str(tmp_path)])
+    assert not checks.is_frozen(str(volume), [])
+    assert checks.is_frozen("", [str(volume)])
+    assert not checks.is_frozen("", [])
+
+
 def test_files_are_named_from_the_volumes_root_and_must_be_on_it(volume: Path, tmp_path: Path) -> None:
     (volume / "db").mkdir()
     (volume / "db/a").write_bytes(b"1")

@@ -35,6 +35,19 @@ def keep_apart(needed: Iterable[tuple[str, str]], frozen: Iterable[str]) -> None
                 )
 
 
+def is_frozen(mount: str, frozen: Iterable[str]) -> bool:
+    """Whether the file system mounted at ``mount`` is among those frozen; "" where the mirrored one is not known.
+
+    Only then may a mirror without a journal be read that looks as if it had crashed.
+    """
+    if not mount:
+        return any(True for _ in frozen)
+    try:
+        return Path(mount).stat().st_dev in {Path(other).stat().st_dev for other in frozen}
+    except OSError:
+        return False
+
+
 def own_files(state: Path, tape: str, others: Iterable[str]) -> list[tuple[str, str]]:
     """What this program writes to or waits for during a session."""
     needed = [("state directory", str(state)), ("directory for temporary files", tempfile.gettempdir())]

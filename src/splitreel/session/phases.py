@@ -428,7 +428,7 @@ class Session:
             self._note(f"undoing {name} failed: {why}")
 
     def _was_frozen(self) -> bool:
-        return any(quiescer.frozen() for quiescer in self._quiescers)
+        return checks.is_frozen(self.job.mount, [mount for held in self._quiescers for mount in held.frozen()])
 
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None and not self._in_window:

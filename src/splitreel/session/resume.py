@@ -13,6 +13,7 @@ from splitreel.backup.resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
+from splitreel.session import checks
 from splitreel.session.image import opened
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
@@ -139,7 +140,8 @@ def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split:
             raise SplitreelError("resuming a backup", "the mirror is no longer split")
     finally:
         copy.close()
-    frozen = any(quiesce.create(settings).frozen() for settings in job.quiesce)
+    mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
+    frozen = checks.is_frozen(job.mount, mounts)
     image = mirror.SplitImage(split["image"], split["offset"])
     with opened(image) as device, ResumedBackup(options_of(job), state) as backup:
         kept = backup.find(confirmed["backup"])
