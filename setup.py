@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("SPLITREEL_DEBUG") == "1"
 SANITIZE = os.environ.get("SPLITREEL_SANITIZE") == "1"  # AddressSanitizer and UBSan; run under LD_PRELOAD=libasan.so
 COVERAGE = os.environ.get("SPLITREEL_COVERAGE") == "1"  # gcov; tests/coverage_ext.py builds and reads it
-CHECKOUT = (ROOT / ".git").exists()
+STRICT = (ROOT / ".git").exists() and os.environ.get("SPLITREEL_STRICT") != "0"  # warnings are errors
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": DEBUG,
@@ -47,7 +47,7 @@ def extension(source: Path) -> Extension | None:
     """The extension of one ext/*.pyx, or None when the library it stands on is missing."""
     stem = source.stem
     compile_args = ["-O0", "-g"] if DEBUG else ["-O2", "-g0"]
-    compile_args += [*WARNINGS, *(["-Werror"] if CHECKOUT else [])]
+    compile_args += [*WARNINGS, *(["-Werror"] if STRICT else [])]
     if COVERAGE:
         compile_args += ["--coverage", "-fprofile-update=prefer-atomic", "-O0"]
     link_args = ["-pthread", *(["--coverage"] if COVERAGE else [])]
@@ -113,7 +113,7 @@ class BuildCore(build_ext):
 
 if __name__ == "__main__":  # Cython's own worker processes may import this file again
     os.chdir(ROOT)
-    Options.warning_errors = CHECKOUT
+    Options.warning_errors = STRICT
     setup(
         cmdclass={"build_ext": BuildCore},
         options={"build_ext": {"parallel": len(os.sched_getaffinity(0))}},
