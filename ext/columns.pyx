@@ -297,6 +297,7 @@ cdef int verify_record(const columns_t* columns, const file_t* file, fault_t* fa
     if target_size > file.heap_size - 4 or (target_size > 0 and not file.flags & (FILE_TARGET | FILE_INLINE)):
         return refuse(fault, file.inode, b"a heap record has a target that does not fit")
     cursor = 4 + target_size
+    previous.name, previous.name_size = NULL, 0
     while True:
         rc = next_xattr(record, file.heap_size, &cursor, &xattr)
         if rc <= 0:

@@ -93,7 +93,7 @@ def _checksums() -> Finding:
 
 
 def _programs() -> Finding:
-    wanted = {"qemu-storage-daemon": "qemu-system-common", "nbdfuse": "libnbd-bin", "tgtd": "tgt"}
+    wanted = {"qemu-storage-daemon": "qemu-system-common qemu-utils", "nbdfuse": "libnbd-bin", "tgtd": "tgt"}
     search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     absent = {name: package for name, package in wanted.items() if shutil.which(name, path=search) is None}
     if not absent:

@@ -86,7 +86,9 @@ class EmbeddedMirror:
         absent = [program for program in PROGRAMS if shutil.which(program) is None]
         if absent:
             raise MirrorError(
-                "embedded mirror", f"missing: {', '.join(absent)}", "apt install qemu-system-common libnbd-bin fuse3"
+                "embedded mirror",
+                f"missing: {', '.join(absent)}",
+                "apt install qemu-system-common qemu-utils libnbd-bin fuse3",
             )
         self._fuse.parent.mkdir(parents=True, exist_ok=True)
         for image in (self.primary_image, self.mirror_image):
