@@ -1,8 +1,11 @@
 """Whatever becomes of a session, it leaves no descriptor and no process behind, and its exit code is right."""
 
 import gc
+import json
 import os
+import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from splitreel.errors import SplitreelError
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.reading.verify import verify
 from splitreel.session import phase_order
+from splitreel.session.resume import resume
 from tests import ext4_images
 from tests.session.parts import KeepingSession, job_of
 from tests.volumes import writes_within
@@ -84,6 +88,39 @@ def test_a_tape_that_fills_under_a_session_is_exit_code_4_and_the_mirror_is_put_
     assert (kept.state, verdict.segments) == ("incomplete", len(segments))
     assert len(segments) > 1
     assert {number for number, _, _ in verdict.findings} == {0}
+
+
+DIE_AT_THE_END = """
+import json, os, signal, sys
+from pathlib import Path
+from splitreel.backup import closing
+from splitreel.config import Job
+from splitreel.session import Session
+
+closing.write = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+Session(Job(**json.loads(sys.argv[1])), Path(sys.argv[2]), lambda event: None).run()
+"""
+
+
+def test_killed_behind_the_last_segment_is_gone_on_with_too(
+    embedded: EmbeddedMirror, state: Path, tmp_path: Path
+) -> None:
+    job = job_of(embedded, f"file:{tmp_path}/tape")
+    root = Path(__file__).parents[2]
+    died = subprocess.run(
+        [sys.executable, "-c", DIE_AT_THE_END, json.dumps(job.record()), str(state)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"},
+        capture_output=True,
+        text=True,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    (done,) = resume(state)
+    assert any("the backup is complete" in line for line in done.lines), done.lines
+    with open_drive(job.tape) as drive:
+        assert verify(drive).sound
+    with Catalog(state) as catalog:
+        assert catalog.backup().state == "complete"
 
 
 def test_a_truncated_image_is_refused_before_the_tape_is_touched(

@@ -16,7 +16,7 @@ from splitreel.core import checksum
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import Plan
-from splitreel.core.stream import STOPPED_EARLY_WARNING, StreamWriter
+from splitreel.core.stream import FINISHED, STOPPED_EARLY_WARNING, StreamWriter
 from splitreel.drive import Drive, redacted
 from splitreel.errors import Cancelled, CatalogError, EndOfMedium, SplitreelError, TapeError
 from splitreel.volume import Label
@@ -220,10 +220,13 @@ class Run:
 
     def _write(self) -> None:
         assert self.writer is not None
-        with _Poller(self):
-            outcome = self.writer.run(self.first)
-        self.result.underruns = self.writer.progress()["underruns"]
         done = self.plan.segment_count
+        outcome = FINISHED
+        # A run that goes on with another one may have nothing left but the closing tape file.
+        if self.first < done:
+            with _Poller(self):
+                outcome = self.writer.run(self.first)
+        self.result.underruns = self.writer.progress()["underruns"]
         if outcome == STOPPED_EARLY_WARNING:
             done = self._close_early()
         self.drive.expect_position(self.layout.end_object())
