@@ -63,6 +63,7 @@ def test_text_is_one_line_a_member(image: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out.splitlines()
 
     assert sum(line.startswith("segment ") for line in out) >= 2
+    assert out[1].endswith(" .")
     assert any(line.endswith("three\\n") for line in out)
     assert out[-1].startswith("2 files, 297.9 KiB")
 

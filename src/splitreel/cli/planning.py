@@ -60,7 +60,7 @@ def run_plan(args: argparse.Namespace) -> int:
             print(f"segment {record['segment']}: {record['blocks']} blocks from object {record['object']}")
         else:
             place = f"{record['object']:>12} +{record['offset']:<8}"
-            print(f"{place} {output.printable(os.fsencode(record['path']))}")
+            print(f"{place} {output.printable(os.fsencode(record['path'])) or '.'}")
     if args.json:
         output.emit({"kind": "plan", **plan.totals})
     else:
