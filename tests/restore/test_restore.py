@@ -1,6 +1,7 @@
 """Restore and verify from tapes in a software drive: whole, in part, damaged; and how much tape is read for it."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from splitreel.drive import open_drive
 from splitreel.reading.verify import verify
 from splitreel.records import Member, Segment
 from splitreel.restore import restore
+from splitreel.restore.run import GAP
 from splitreel.volume import Label
 from tests import tapes
 
@@ -123,9 +125,57 @@ def test_one_path_is_restored_with_one_locate_and_only_its_blocks(tape: Tape, tm
 
     member = next(m for m in tape.members if m.path == b"s2/f05")
     assert contents(tmp_path / "to") == {"s2/f05": bytes([2, 5]) * 4500}
-    assert located == [member.object]
+    above = next(m for m in tape.members if m.path == b"s2")
+    assert located == [above.object]
+    assert member.object - above.object < GAP
     assert outcome.complete
-    assert outcome.blocks <= 4
+    assert outcome.members == 1
+    assert outcome.blocks <= member.object - above.object + 4
+
+
+def in_directories(*, closing: bool, tape: Tape) -> Tape:
+    """Files two directories down, each directory with attributes of its own; the second segment holds one of them."""
+    ids = {"uid": os.geteuid(), "gid": os.getegid()}
+    first, second = tapes.Segment(1, backup=BACKUP), tapes.Segment(2, backup=BACKUP)
+    first.add(b"top", kind="dir", mode=0o751, mtime=1_500_000_001, **ids)
+    first.add(b"top/other", kind="dir", mode=0o700, mtime=1_500_000_002, **ids)
+    for i in range(GAP * 2):
+        first.add(b"top/other/f%d" % i, bytes(tapes.BLOCK), **ids)
+    second.add(b"top/low", kind="dir", mode=0o2775, mtime=1_500_000_003, **ids)
+    second.add(b"top/low/file", b"content", mtime=1_500_000_004, **ids)
+    tape.add(first)
+    tape.add(second)
+    if closing:
+        tape.close()
+    return tape
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_directories_above_a_selected_path_get_their_attributes(tape: Tape, tmp_path: Path, closing: bool) -> None:
+    in_directories(closing=closing, tape=tape)
+
+    restore(tape.drive, tmp_path / "to", ["top/low/file"])
+
+    found = {name: (tmp_path / "to" / name).stat() for name in ("top", "top/low")}
+    set_id = 0o2000 if os.geteuid() == 0 else 0
+    assert {name: (stat.S_IMODE(at.st_mode), at.st_mtime) for name, at in found.items()} == {
+        "top": (0o751, 1_500_000_001),
+        "top/low": (0o775 | set_id, 1_500_000_003),
+    }
+    assert contents(tmp_path / "to") == {"top/low/file": b"content"}
+    assert not (tmp_path / "to/top/other").exists()
+
+
+@pytest.mark.parametrize("closing", [True, False])
+def test_a_directory_that_was_there_keeps_its_attributes(tape: Tape, tmp_path: Path, closing: bool) -> None:
+    in_directories(closing=closing, tape=tape)
+    (tmp_path / "to/top").mkdir(parents=True)
+    (tmp_path / "to/top").chmod(0o711)
+
+    restore(tape.drive, tmp_path / "to", ["top/low/file"], force=True)
+
+    assert stat.S_IMODE((tmp_path / "to/top").stat().st_mode) == 0o711
+    assert stat.S_IMODE((tmp_path / "to/top/low").stat().st_mode) & 0o777 == 0o775
 
 
 def test_contiguous_members_are_read_in_one_go(tape: Tape, tmp_path: Path) -> None:

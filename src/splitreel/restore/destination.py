@@ -72,6 +72,7 @@ class Destination:
     """The directory restored into. A context manager; one thread at a time.
 
     ``overwrite`` replaces what is there already (unlinked first: nothing is written through an existing link).
+    ``made`` holds the paths of the directories that were not there.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -79,6 +80,7 @@ class Destination:
         self.overwrite = overwrite
         self.owner = os.geteuid() == 0
         self.problems = Problems()
+        self.made: set[bytes] = set()
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self.root = self._open_root()
         # A default ACL on the target directory would be inherited by everything made in it.
@@ -124,8 +126,9 @@ class Destination:
         known = next((i for i in range(len(names), 0, -1) if b"/".join(names[:i]) in self._open), 0)
         current = self._open[b"/".join(names[:known])] if known else self.root
         for i in range(known, len(names)):
-            current = self._enter(current, names[i])
-            self._open[b"/".join(names[: i + 1])] = current
+            path = b"/".join(names[: i + 1])
+            current = self._enter(current, path, names[i])
+            self._open[path] = current
             while len(self._open) > OPEN_DIRECTORIES:
                 _, oldest = self._open.popitem(last=False)
                 os.close(oldest)
@@ -133,9 +136,10 @@ class Destination:
             self._open.move_to_end(b"/".join(names))
         return current
 
-    def _enter(self, parent: int, name: bytes) -> int:
+    def _enter(self, parent: int, path: bytes, name: bytes) -> int:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
+            self.made.add(path)
         try:
             return os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as error:

@@ -113,6 +113,8 @@ class Restorer:
         self._made: dict[bytes, Entry] = {}
         self._links: list[tuple[bytes, bytes]] = []
         self._directories: list[Entry] = []
+        self._above: dict[bytes, Entry] = {}  # not wanted, but what is wanted may lie below them
+        self._unread: dict[bytes, str] = {}
         self._parts: dict[bytes, Parts] = {}
         self._writer: FileWriter | None = None
         self._failed: dict[bytes, str] = {}
@@ -129,6 +131,8 @@ class Restorer:
         path = normal(entry.path)
         names = self.aliases.get(path)
         if names is None and not self._wants(path):
+            if entry.type == "dir" and path:
+                self._above[path] = entry
             return None
         if names:
             path, entry = names[0], replace(entry, path=names[0])
@@ -207,6 +211,8 @@ class Restorer:
         if path not in self._made:
             if self._wants(path):
                 self.problems.add(path, why)
+            else:
+                self._unread[path] = why
             return
         del self._made[path]
         head, slash, name = path.rpartition(b"/")
@@ -305,6 +311,7 @@ class Restorer:
         for growing in list(self._parts.values()):
             self._complete(growing)
         self._link_all()
+        self._take_above()
         self._directories.sort(key=lambda entry: normal(entry.path).count(b"/"), reverse=True)
         for entry in self._directories:
             self._directory(entry)
@@ -312,6 +319,19 @@ class Restorer:
         for path, first in self.unresolved:
             self.problems.add(path, f"not restored: its first name {records.text(first)!r} was not restored")
         self.target.synchronize()
+
+    def _take_above(self) -> None:
+        """Directories made only because something wanted lies below them get their attributes too.
+
+        One that was there already keeps its own: it was not asked for.
+        """
+        wanted = {normal(entry.path) for entry in self._directories}
+        for path in sorted(self.target.made - wanted):
+            if path in self._above:
+                self._directories.append(self._above[path])
+            elif path in self._unread:
+                self.problems.add(path, f"attributes not restored: {self._unread[path]}")
+        self._above.clear()
 
     def _directory(self, entry: Entry) -> None:
         try:

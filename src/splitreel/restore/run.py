@@ -110,12 +110,15 @@ def _choose(members: Members, selection: Selection) -> tuple[list[Member], dict[
 
 
 def _look_up(members: Members, selection: Selection) -> tuple[list[Member], dict[bytes, list[bytes]]]:
-    """The wanted members; where a hard link is wanted and its first name is not, that one under the link's name."""
+    """The wanted members and the directories above them.
+
+    Where a hard link is wanted and its first name is not, that one comes under the link's name.
+    """
     chosen = [m for m in members() if selection(m.path) or (m.of is not None and selection(m.of))]
     there = {m.path for m in chosen} | {m.of for m in chosen if m.of is not None}
     links = [m for m in chosen if m.type == "link" and m.target is not None and m.target not in there]
     if not links:
-        return chosen, {}
+        return chosen + _above(members, chosen), {}
     targets = {m.target for m in links}
     firsts = [m for m in members() if m.path in targets or m.of in targets]
     aliases: dict[bytes, list[bytes]] = {}
@@ -124,7 +127,24 @@ def _look_up(members: Members, selection: Selection) -> tuple[list[Member], dict
         if first.of is None:
             aliases[first.path] = [m.path for m in links if m.target == first.path]
     renamed = {path for paths in aliases.values() for path in paths}
+    above = _above(members, chosen + [m for m in firsts if m.of is not None])
+    there = {m.path for m in chosen}
+    firsts += [m for m in above if m.path not in there]
     return [m for m in chosen if m.path not in renamed] + firsts, aliases
+
+
+def _above(members: Members, chosen: Iterable[Member]) -> list[Member]:
+    """The directories on the way to the chosen members, where these are not chosen themselves."""
+    ways: set[bytes] = set()
+    there = set()
+    for m in chosen:
+        there.add(m.path)
+        way = m.path.rpartition(b"/")[0]
+        while way and way not in ways:
+            ways.add(way)
+            way = way.rpartition(b"/")[0]
+    ways -= there
+    return [m for m in members() if m.type == "dir" and m.path in ways] if ways else []
 
 
 def runs(members: Iterable[Member], block_size: int) -> Iterator[list[Member]]:
@@ -199,7 +219,7 @@ class _Run:
         before.listed, before.count = problems.listed, problems.count
         problems.listed, problems.count = [], 0
         links = self.restorer.take_back({normal(m.path) for m in chosen} | {normal(of) for of in cut})
-        self.indexed(chosen, {})
+        self.indexed(chosen + [m for m in _above(self._members, there) if m.segment in segments], {})
         self.restorer.link(links)
         self.restorer.wanted = wanted
         again = {m.path for m in chosen} | cut | {path for path, _ in links}
@@ -239,8 +259,8 @@ class _Run:
 
     def indexed(self, members: list[Member], aliases: dict[bytes, list[bytes]]) -> None:
         self.restorer.aliases = aliases
-        # a part's member is asked for by its own name; whole files were chosen above
-        names = {m.path for m in members}
+        # a part is asked for by its own name, whole files were chosen above; a directory may only be on the way
+        names = {m.path for m in members if m.type != "dir" or self.selection(m.path)}
         self.restorer.wanted = lambda path: path in names
         self.outcome.sockets = sum(m.type == "sock" for m in members)
         todo = list(runs(members, self.label.block_size))
