@@ -145,6 +145,18 @@ def test_nothing_to_resume_says_so(state: Path, capsys: pytest.CaptureFixture[st
     assert "no session was interrupted" in capsys.readouterr().err
 
 
+def test_a_job_that_was_not_interrupted_is_told_from_one_that_is_not_known(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.Journal.begin(state, "nightly").end("done")
+
+    assert main(["--state", str(state), "resume", "--job", "nightly"]) == 0
+    assert capsys.readouterr().err == "no interrupted session of job nightly\n"
+    for options in ([], ["--json"]):
+        assert main(["--state", str(state), "resume", "--job", "nigthly", *options]) == 2
+        assert "no interrupted session of job nigthly" in capsys.readouterr().err
+
+
 def test_a_running_session_is_left_alone(embedded: EmbeddedMirror, state: Path) -> None:
     class Looking(KeepingSession):
         def enter(self, phase: str) -> None:

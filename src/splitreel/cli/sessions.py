@@ -2,9 +2,11 @@
 
 import argparse
 import importlib
+from pathlib import Path
 
+from splitreel import journal
 from splitreel.cli import output
-from splitreel.errors import EXIT_DONE, EXIT_FAILED
+from splitreel.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from splitreel.state import state_directory
 
 
@@ -16,12 +18,23 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     resume.set_defaults(run=run_resume)
 
 
+def _tell_none(state: Path, args: argparse.Namespace) -> None:
+    """Say that nothing was interrupted; a job that no journal knows is more likely mistyped than well."""
+    none = "no session was interrupted" if args.job is None else f"no interrupted session of job {args.job}"
+    if args.job is not None and not journal.histories(state, args.job):
+        advice = f"Its journals are in {state}: name another --job or --state, or none to resume all."
+        raise UsageError("resuming a session", f"{none}: no session of that name is known", advice)
+    if not args.json:
+        output.note(none)
+
+
 def run_resume(args: argparse.Namespace) -> int:
     """End what was interrupted and say what was done; 1 when something is left to do by hand."""
+    state = state_directory(args.state)
     sessions = importlib.import_module("splitreel.session.resume")
-    done = sessions.resume(state_directory(args.state), args.job)
-    if not done and not args.json:
-        output.note("no session was interrupted")
+    done = sessions.resume(state, args.job)
+    if not done:
+        _tell_none(state, args)
     for entry in done:
         if args.json:
             failures = [str(failure) for failure in entry.failures]
