@@ -135,3 +135,17 @@ def test_a_tape_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not absent.exists()
     absent.touch()
     assert [main([*state, *verb, "--tape", url]) for verb in verbs] == [4] * 4
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no export\n", b"{}\n", b'{"kind":"member"}\n', bytes(3 << 20), b"[" * 100_000]
+)
+def test_importing_what_is_no_export_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "other").write_bytes(content)
+
+    assert main(["--state", str(tmp_path), "catalog", "import", str(tmp_path / "other")]) == 2
+    told = capsys.readouterr().err
+    assert "no export of a catalog" in told
+    assert "verify" not in told

@@ -3,16 +3,18 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 
-from splitreel import errors
+from splitreel import errors, records
 from splitreel.catalog import Catalog
 from splitreel.cli import output
 from splitreel.drive import open_recorded
 from splitreel.drive.address import FORMS
 from splitreel.reading import all_records, label_of, scanned_records
 from splitreel.state import state_directory
+from splitreel.volume import FORMAT
 
 CHUNK = 1 << 20
 
@@ -75,10 +77,29 @@ def _chunks(name: str) -> Iterator[bytes]:
         raise errors.UsageError(f"reading {name}", error.strerror or str(error)) from error
 
 
+def _export(name: str) -> Iterator[bytes]:
+    """A file's bytes when its first line is that of an export; what follows is verified as it is read.
+
+    Raises:
+        UsageError: the file cannot be read, or it is something else.
+    """
+    chunks = _chunks(name)
+    begun = b""
+    while b"\n" not in begun and len(begun) <= records.MAX_LINE and (chunk := next(chunks, b"")):
+        begun += chunk
+    with suppress(errors.IntegrityError):
+        head = records.decode(begun.partition(b"\n")[0])
+        if (head["kind"], head.get("format")) == ("catalog", FORMAT):
+            return chain([begun], chunks)
+    advice = "Name what 'splitreel catalog export' printed, or .splitreel/catalog.jsonl of a tape's last file."
+    raise errors.UsageError(f"importing {name}", "it is no export of a catalog", advice)
+
+
 def run_import(args: argparse.Namespace) -> int:
     """Add what a file holds; 3 when its backup did not run to its end."""
+    chunks = _export(args.file)
     with Catalog(state_directory(args.state)) as catalog:
-        return _tell(args, catalog, catalog.load(_chunks(args.file), replace=args.force))
+        return _tell(args, catalog, catalog.load(chunks, replace=args.force))
 
 
 def _tell(args: argparse.Namespace, catalog: Catalog, uuid: str) -> int:
