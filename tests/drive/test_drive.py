@@ -213,6 +213,15 @@ def test_prevented_medium_cannot_be_unloaded(soft: Drive) -> None:
     soft.unload()
 
 
+@pytest.mark.tgtd
+def test_a_drive_that_cannot_erase_says_what_to_do_instead(tgtd_drive: Any) -> None:
+    with open_drive(tgtd_drive.url) as drive:
+        for long in (False, True, False):
+            with pytest.raises(errors.CheckCondition, match="cannot erase") as caught:
+                drive.erase(long)
+            assert "tape label --force" in caught.value.advice
+
+
 def test_erase_leaves_nothing_behind_the_position(soft: Drive, path: Path) -> None:
     objects = fill(soft)
     soft.locate(4)

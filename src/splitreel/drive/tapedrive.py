@@ -334,8 +334,18 @@ class Drive:
         self._counted = False
 
     def erase(self, long: bool = False) -> None:
-        """Erase from the position on: with ``long`` physically, for hours, else end of data is written here."""
-        self.execute(commands.Erase6(long))
+        """Erase from the position on: with ``long`` physically, for hours, else end of data is written here.
+
+        Raises:
+            CheckCondition: the drive has no ERASE (tgtd), or refuses it.
+        """
+        if self._optional(commands.Erase6(long)) is None:
+            why = "this drive cannot erase" + (" the whole medium" if long else "")
+            advice = (
+                "'splitreel tape label --force' overwrites the tape instead, as does 'splitreel backup --overwrite' "
+                "(--force when what is on it is not splitreel's)."
+            )
+            raise errors.CheckCondition(f"erasing tape {self.name}", why, advice)
         self._moved(self.tape.object_id if self._counted else UNKNOWN)
 
     def holds_data(self) -> bool:
