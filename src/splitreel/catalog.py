@@ -428,7 +428,7 @@ class Catalog:
             elif record["kind"] == "member":
                 batch.append(records.member(record))
                 first = batch[-1].type == "file" and (batch[-1].part or (1, 1))[0] == 1
-                files, size = files + first, size + (batch[-1].size if batch[-1].type == "file" else 0)
+                files, size = files + first, size + (batch[-1].stored if batch[-1].type == "file" else 0)
             if len(batch) >= BATCH:
                 self.add_segments(volume, (), batch)
                 batch = []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from splitreel import errors
+from splitreel import errors, reading
 from splitreel.__main__ import main
 from splitreel.backup import Incomplete, Options, Result, TapeBackup
 from splitreel.backup import tapebackup as backup_module
@@ -87,6 +87,25 @@ def tape(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tape") / "tape.tap"
     assert run(image, f"file:{path}", redo={"backup_label": b"START"}).complete
     return path
+
+
+def test_a_rebuilt_catalog_gives_the_size_that_the_backup_had(image: Path, tmp_path: Path) -> None:
+    url = f"file:{tmp_path}/tape.tap"
+    for name in ("state", "rebuilt"):
+        (tmp_path / name).mkdir()
+    result = run(image, url, tmp_path / "state", redo={"backup_label": b"START"})
+    with open_drive(url) as drive, Catalog(tmp_path / "rebuilt") as catalog:
+        catalog.load_records(reading.all_records(drive, reading.label_of(drive)))
+        rebuilt = catalog.backup()
+    with Catalog(tmp_path / "state") as catalog:
+        kept = catalog.backup()
+
+    assert (rebuilt.files, rebuilt.bytes) == (kept.files, kept.bytes) == (result.files, result.bytes)
+    with ext4_images.mounted(image, "ro") as point:
+        stats = [os.lstat(name, dir_fd=fd) for _, _, names, fd in os.fwalk(point) for name in names]
+    sizes = sum({at.st_ino: at.st_size for at in stats if stat.S_ISREG(at.st_mode)}.values())
+    # holes are not counted: 70 MiB with 8 MiB of content are among the files
+    assert 16 << 20 < result.bytes < sizes - (60 << 20)
 
 
 def test_everything_comes_back_as_it_was(tape: Path, source: dict[str, dict[str, Any]], tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ FILE = ord("0")
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counts of the first segments of a plan; ``bytes`` is content read from the device."""
+    """Counts of the first segments of a plan.
+
+    ``bytes`` is what the archive stores of files: content without holes, and the maps of these. The records on tape
+    state the same for each member, so a rebuilt catalog gives the same number.
+    """
 
     files: int
     bytes: int
@@ -57,8 +61,9 @@ class Layout:
         chosen = self._segments[:segments]
         last = int(chosen[-1]["first_member"]) + int(chosen[-1]["members"]) if len(chosen) else 0
         members = self._members[:last]
-        files = int(((members["kind"] == FILE) & (members["part"] <= 1)).sum())
-        return Totals(files, int(chosen["data_bytes"].sum()), int(chosen["blocks"].sum()))
+        is_file = members["kind"] == FILE
+        files = int((is_file & (members["part"] <= 1)).sum())
+        return Totals(files, int(members["stored"][is_file].sum()), int(chosen["blocks"].sum()))
 
     def members(self, index: int) -> Iterator[Member]:
         """The members of one segment, in archive order."""

@@ -49,8 +49,8 @@ class Options:
 class Result:
     """What was written.
 
-    ``left_out`` names what is not on tape and why; ``bytes`` is file content, holes not counted; ``crc32c`` that of the
-    segments' checksums as the catalog has them, 4 bytes each, little-endian.
+    ``left_out`` names what is not on tape and why; ``bytes`` is what is stored of files, without their holes;
+    ``crc32c`` that of the segments' checksums as the catalog has them, 4 bytes each, little-endian.
     """
 
     id: str

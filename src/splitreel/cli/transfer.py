@@ -39,7 +39,8 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = verbs.add_parser(
         "list",
         help="list the backups of the catalog, or what a backup holds",
-        epilog=f"A member's line: segment, first tape block, type, size, path. {FORMS}",
+        epilog="A backup's size is what is stored of its files, without holes; restore and verify count the holes. "
+        f"A member's line: segment, first tape block, type, size with holes, path. {FORMS}",
     )
     _source(parser)
     parser.add_argument("paths", metavar="PATH", nargs="*", help="paths or patterns; default: all")
