@@ -108,6 +108,24 @@ def test_a_rebuilt_catalog_gives_the_size_that_the_backup_had(image: Path, tmp_p
     assert 16 << 20 < result.bytes < sizes - (60 << 20)
 
 
+@pytest.mark.parametrize("with_catalog", [True, False])
+def test_directories_on_the_way_come_back_as_they_were(
+    tape: Path, source: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_catalog: bool
+) -> None:
+    """One file of each directory of an image, some of whose directories bear extended attributes or ACLs."""
+    chosen = {path.rpartition("/")[0]: path for path, at in source.items() if stat.S_ISREG(at["mode"])}
+    ways = {path[:i] for path in chosen.values() for i, char in enumerate(path) if char == "/"}
+    if not with_catalog:
+        monkeypatch.setattr("splitreel.restore.run._choose", lambda members, selection: None)
+    with open_drive(f"file:{tape}") as drive:
+        outcome = restore(drive, tmp_path / "to", [os.fsencode(path) for path in chosen.values()])
+    restored = trees.tree(tmp_path / "to")
+
+    assert outcome.problems.listed == []
+    assert any(source[way]["xattrs"] for way in ways)
+    assert {way: restored[way] for way in ways} == {way: source[way] for way in ways}
+
+
 def test_everything_comes_back_as_it_was(tape: Path, source: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     with open_drive(f"file:{tape}") as drive:
         outcome = restore(drive, tmp_path / "to")

@@ -166,6 +166,20 @@ def test_directories_above_a_selected_path_get_their_attributes(tape: Tape, tmp_
     assert not (tmp_path / "to/top/other").exists()
 
 
+def test_a_directory_above_that_cannot_be_read_is_told_and_costs_nothing_else(tape: Tape, tmp_path: Path) -> None:
+    made = in_directories(closing=False, tape=tape)
+    next(m for m in made.members if m.path == b"top").object += 1
+    made.close()
+
+    outcome = restore(tape.drive, tmp_path / "to", ["top/low/file"])
+
+    assert [path for path, _ in outcome.problems.listed] == [b"top"]
+    assert "attributes not restored" in outcome.problems.listed[0][1]
+    assert stat.S_IMODE((tmp_path / "to/top").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "to/top/low").stat().st_mode) & 0o777 == 0o775
+    assert contents(tmp_path / "to") == {"top/low/file": b"content"}
+
+
 @pytest.mark.parametrize("closing", [True, False])
 def test_a_directory_that_was_there_keeps_its_attributes(tape: Tape, tmp_path: Path, closing: bool) -> None:
     in_directories(closing=closing, tape=tape)
