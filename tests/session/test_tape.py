@@ -252,12 +252,13 @@ def test_a_state_directory_that_runs_full_costs_neither_tape_nor_mirror(
         with pytest.raises(SplitreelError, match=r"No space left|disk is full") as caught:
             Filling(job, state, lambda event: None).run()
         # the journal's last page may have room for all the rest: then only the catalog lacks something
-        assert "splitreel resume" in caught.value.advice or "catalog rebuild" in caught.value.advice
+        advice = caught.value.advice
+        assert "splitreel resume" in advice or "catalog rebuild" in advice
         assert writes_within(Path(embedded.mount_point), 5)
         to = restored(tmp_path / "tape", tmp_path / "to")
         assert same_tree(Path(embedded.mount_point), to, "blob*") == 24
         (state / "filler").unlink()
-        assert [done.failures for done in resume(state)] in ([[]], [])
+        assert [done.failures for done in resume(state)] == ([[]] if "splitreel resume" in advice else [])
         with Catalog(state) as catalog:
             assert catalog.backups()[-1].state == "incomplete"  # as far as the catalog can know
     finally:
