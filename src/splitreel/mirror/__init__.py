@@ -3,13 +3,12 @@
 States: "none" (no copy, or one nobody vouches for), "copying", "in-sync", "split", "rejoining", "unknown" (not told).
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from splitreel.errors import UsageError
+from splitreel import kinds
 
 STATES = ("none", "copying", "in-sync", "split", "rejoining", "unknown")
 
@@ -77,7 +76,7 @@ TYPES: dict[str, tuple[str, str]] = {
 
 def keys(kind: str) -> dict[str, tuple[str, bool]]:
     """The configuration keys of one kind: key -> (value kind, required). Raises KeyError."""
-    return cast("dict[str, tuple[str, bool]]", _class(kind).KEYS)
+    return kinds.keys_of(TYPES, kind)
 
 
 def create(settings: Mapping[str, Any]) -> Mirror:
@@ -86,13 +85,4 @@ def create(settings: Mapping[str, Any]) -> Mirror:
     Raises:
         UsageError: there is no such type.
     """
-    kind = str(settings.get("type"))
-    if kind not in TYPES:
-        raise UsageError(f"mirror type {kind!r}", f"known are {', '.join(sorted(TYPES))}")
-    arguments = {key: value for key, value in settings.items() if key != "type"}
-    return cast(Mirror, _class(kind)(**arguments))
-
-
-def _class(kind: str) -> Any:
-    module, name = TYPES[kind]
-    return getattr(importlib.import_module(module), name)
+    return cast(Mirror, kinds.make("mirror", TYPES, settings))

@@ -3,12 +3,11 @@
 Quiescers nest: the database first, the file system innermost; they are released in the opposite order.
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from splitreel.errors import UsageError
+from splitreel import kinds
 
 # Plain data for the watchdog: ("thaw", directory fd), ("zero", fd of a switch to set to 0), ("kill", pidfd),
 # ("run", (program, argument...)).
@@ -79,7 +78,7 @@ TYPES: dict[str, tuple[str, str]] = {
 
 def keys(kind: str) -> dict[str, tuple[str, bool]]:
     """The configuration keys of one kind: key -> (value kind, required). Raises KeyError."""
-    return cast("dict[str, tuple[str, bool]]", _class(kind).KEYS)
+    return kinds.keys_of(TYPES, kind)
 
 
 def create(settings: Mapping[str, Any]) -> Quiescer:
@@ -88,13 +87,4 @@ def create(settings: Mapping[str, Any]) -> Quiescer:
     Raises:
         UsageError: there is no such type.
     """
-    kind = str(settings.get("type"))
-    if kind not in TYPES:
-        raise UsageError(f"quiesce type {kind!r}", f"known are {', '.join(sorted(TYPES))}")
-    arguments = {key: value for key, value in settings.items() if key != "type"}
-    return cast(Quiescer, _class(kind)(**arguments))
-
-
-def _class(kind: str) -> Any:
-    module, name = TYPES[kind]
-    return getattr(importlib.import_module(module), name)
+    return cast(Quiescer, kinds.make("quiesce", TYPES, settings))
