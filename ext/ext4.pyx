@@ -35,7 +35,7 @@ from splitreel.core.ext4_superblock cimport (
     feature_names,
     geometry_warnings,
 )
-from splitreel.core.ext4_sweep cimport (
+from splitreel.core.sweep cimport (
     SWEEP_SPAN,
     Sweep,
     append_block,

@@ -20,8 +20,8 @@ from splitreel.core.ext4_disk cimport (
     ext4_load32,
 )
 from splitreel.core.ext4_inode cimport inode_seed
-from splitreel.core.ext4_sweep cimport SWEEP_SPAN, append_block, block_ref_t, free_blocks
-from splitreel.core.ext4_sweep cimport grow_array, sort_blocks
+from splitreel.core.sweep cimport SWEEP_SPAN, append_block, block_ref_t, free_blocks
+from splitreel.core.sweep cimport grow_array, sort_blocks
 from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, extent_t, file_t
 from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault
 

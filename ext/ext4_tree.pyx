@@ -20,7 +20,7 @@ from splitreel.core.ext4_disk cimport (
     ext4_load32,
 )
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
-from splitreel.core.ext4_sweep cimport append_block, block_list_t, block_ref_t, free_blocks
+from splitreel.core.sweep cimport append_block, block_list_t, block_ref_t, free_blocks
 from splitreel.core.extent cimport EXTENT_UNWRITTEN, ExtentMap
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault
 

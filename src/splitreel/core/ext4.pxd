@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
 from splitreel.core.ext4_disk cimport ext4_superblock_t
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
-from splitreel.core.ext4_sweep cimport Sweep, block_list_t, block_ref_t
+from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
 from splitreel.core.ext4_xattr cimport HeapWriter
 from splitreel.core.extent cimport ExtentMap, Filesystem, file_t

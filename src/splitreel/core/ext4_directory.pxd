@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
-from splitreel.core.ext4_sweep cimport Sweep, block_list_t, block_ref_t
+from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.extent cimport ExtentMap, file_t
 from splitreel.core.fault cimport fault_t
 
