@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "digest.h"
+
 #define EXT4_PACKED __attribute__((packed))
 
 typedef struct EXT4_PACKED {
@@ -236,30 +238,9 @@ static const ext4_feature_t EXT4_COMPAT[] = {
     {0, 0, NULL},
 };
 
-/* A 64-bit digest of raw records, by folded 64x64 multiplication. It finds accidental change; it is no signature.
- * Not two CRCs: CRCs of one polynomial with two seeds differ by a constant, so the second would add nothing. */
-static inline uint64_t ext4_fold(uint64_t a, uint64_t b)
-{
-    unsigned __int128 product = (unsigned __int128)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
 static inline uint64_t ext4_digest(uint64_t seed, const uint8_t *data, size_t size)
 {
-    uint64_t state = ext4_fold(seed ^ 0x9E3779B97F4A7C15u, size ^ 0xD6E8FEB86659FD93u);
-    uint64_t pair[2];
-    size_t at = 0;
-
-    for (; at + 16 <= size; at += 16) {
-        memcpy(pair, data + at, 16);
-        state = ext4_fold(pair[0] ^ 0xA0761D6478BD642Fu, pair[1] ^ state) ^ (state >> 29);
-    }
-    if (at < size) {
-        pair[0] = pair[1] = 0;
-        memcpy(pair, data + at, size - at);
-        state = ext4_fold(pair[0] ^ 0xA0761D6478BD642Fu, pair[1] ^ state) ^ (state >> 29);
-    }
-    return ext4_fold(state ^ 0xE7037ED1A0B428DBu, 0x8EBC6AF09C88C6E3u);
+    return digest_records(seed, data, size);
 }
 
 #endif

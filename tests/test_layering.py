@@ -33,6 +33,7 @@ TABLE = {
     "core.mapdiff": "core.fault core.view core.columns core.extent",
     "core.sweep": "core.fault core.device core.engine",
     "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep",
+    "core.xfs*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep",
     "core.runs": "core.fault core.columns",
     "core.pax*": "core.fault core.checksum core.columns core.extent core.runs",
     "core.manifest": "core.fault core.checksum core.columns core.extent core.runs core.pax*",
