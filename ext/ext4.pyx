@@ -10,7 +10,16 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.ext4_directory cimport DirectoryWalk
-from splitreel.core.ext4_disk cimport EXT4_EXTENTS_FL, ext4_inode_t, ext4_le16, ext4_le32, ext4_superblock_t
+from splitreel.core.ext4_disk cimport (
+    EXT4_EXTENTS_FL,
+    EXT4_ROOT_INO,
+    ext4_digest,
+    ext4_extent_header_t,
+    ext4_inode_t,
+    ext4_le16,
+    ext4_le32,
+    ext4_superblock_t,
+)
 from splitreel.core.ext4_inode cimport (
     LAYOUT_EXTENTS,
     LAYOUT_FAST_SYMLINK,
@@ -45,10 +54,10 @@ from splitreel.core.sweep cimport (
     sort_blocks,
 )
 from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, tree_t, verify_node
-from splitreel.core.ext4_xattr cimport HeapWriter
+from splitreel.core.ext4_xattr cimport add_area, add_block
 from splitreel.core.extent cimport EXTENT_UNWRITTEN, FILE_DAMAGED, ExtentMap, Filesystem, extent_t, file_t
-from splitreel.core.ext4_disk cimport ext4_digest, ext4_extent_header_t
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
+from splitreel.core.heap cimport HeapWriter
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -157,7 +166,7 @@ cdef class Ext4(Filesystem):
         self.scratch = <uint8_t*>malloc(self.geometry.inode_size)
         if self.slots == NULL or self.scratch == NULL:
             return set_fault(fault, FAULT_NO_MEMORY, b"opening an ext4 file system", 0, 0, NULL)
-        return self.heap.prepare(&self.geometry, fault)
+        return 0
 
     cdef void forget(self) noexcept nogil:
         """Gives back what one map needed."""
@@ -210,7 +219,9 @@ cdef class Ext4(Filesystem):
             return fault.code
         ended = now()
         self.counts.seconds[2] = ended - begun
-        if self.walk_names(target, fault) < 0 or self.drop_unnamed(target, fault) < 0:
+        self.directories.blocks_left = self.geometry.block_count
+        if (self.directories.walk(target, EXT4_ROOT_INO, fault) < 0
+                or self.directories.drop_unnamed(target, &self.counts.unnamed, fault) < 0):
             return fault.code
         self.counts.seconds[3] = now() - ended
         return self.check_unchanged(fault)
@@ -398,7 +409,6 @@ cdef class Ext4(Filesystem):
         cdef file_t* file = &target.files[target.file_count - 1]
         cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
         cdef uint64_t block = inode_xattr_block(inode)
-        cdef const char* text
         if block != 0 and (block <= self.geometry.first_data_block or block >= self.geometry.block_count):
             target.append_problem(file.inode, 0, b"its extended attribute block lies outside the file system")
             block = 0
@@ -409,10 +419,8 @@ cdef class Ext4(Filesystem):
         self.heap.begin()
         if layout == LAYOUT_FAST_SYMLINK:
             self.set_target(target, file, inode.i_block)
-        if area.size > 0:
-            text = self.heap.add_inode(area.bytes, area.size)
-            if text != NULL:
-                target.append_problem(file.inode, 0, text)
+        if area.size > 0 and self.add_inode_xattrs(target, file, area.bytes, area.size, fault) < 0:
+            return fault.code
         return self.heap.finish(target, file, fault)
 
     cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil:
@@ -421,8 +429,16 @@ cdef class Ext4(Filesystem):
             file.flags |= FILE_DAMAGED
             target.append_problem(file.inode, 0, b"a symlink whose target holds a null byte")
             return
-        self.heap.target = bytes
-        self.heap.target_size = <uint32_t>file.size
+        self.heap.set_target(bytes, <uint32_t>file.size)
+
+    cdef int add_inode_xattrs(self, ExtentMap target, const file_t* file, const uint8_t* area, uint32_t size,
+                              fault_t* fault) noexcept nogil:
+        cdef const char* text
+        if add_area(self.heap, area, size, &text, fault) < 0:
+            return fault.code
+        if text != NULL:
+            target.append_problem(file.inode, 0, text)
+        return 0
 
     cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil:
         cdef uint64_t larger = max(self.arena_capacity * 2, self.arena_size + size, <uint64_t>1 << 16)
@@ -548,41 +564,12 @@ cdef class Ext4(Filesystem):
         if item.target_size > 0:
             self.set_target(target, file, self.arena + item.target)
         if item.area_size > 0:
-            text = self.heap.add_inode(self.arena + item.area, item.area_size)
-            if text != NULL:
-                target.append_problem(file.inode, 0, text)
+            if self.add_inode_xattrs(target, file, self.arena + item.area, item.area_size, fault) < 0:
+                return fault.code
         if data != NULL:
             file.fingerprint += ext4_digest(1, data, self.geometry.block_size)
-            text = self.heap.add_block(item.xattr_block, data)
+            if add_block(self.heap, &self.geometry, item.xattr_block, data, &text, fault) < 0:
+                return fault.code
             if text != NULL:
                 target.append_problem(file.inode, item.xattr_block * self.geometry.block_size, text)
         return self.heap.finish(target, file, fault)
-
-    # Names.
-
-    cdef int walk_names(self, ExtentMap target, fault_t* fault) noexcept nogil:
-        return self.directories.walk(target, fault)
-
-    cdef int drop_unnamed(self, ExtentMap target, fault_t* fault) noexcept nogil:
-        """Leaves out files without a name: open and unlinked when the file system was frozen, or cut off by damage."""
-        cdef uint64_t i, kept = 0
-        cdef uint32_t* place
-        for i in range(target.file_count):
-            kept += self.directories.is_named(i)
-        self.counts.unnamed = target.file_count - kept
-        if self.counts.unnamed == 0:
-            return 0
-        place = <uint32_t*>malloc(target.file_count * sizeof(uint32_t))
-        if place == NULL:
-            return set_fault(fault, FAULT_NO_MEMORY, b"leaving out files without a name", 0, 0, NULL)
-        kept = 0
-        for i in range(target.file_count):
-            place[i] = <uint32_t>kept
-            if self.directories.is_named(i):
-                target.files[kept] = target.files[i]
-                kept += 1
-        for i in range(target.name_count):
-            target.names[i].file = place[target.names[i].file]
-        target.file_count = kept
-        free(place)
-        return 0

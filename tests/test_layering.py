@@ -32,8 +32,12 @@ TABLE = {
     "core.extent": "core.fault core.device core.view core.columns core.paths core.mapfile",
     "core.mapdiff": "core.fault core.view core.columns core.extent",
     "core.sweep": "core.fault core.device core.engine",
-    "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep",
-    "core.xfs*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep",
+    "core.heap": "core.fault core.columns core.extent",
+    "core.walk": "core.fault core.columns core.extent core.sweep",
+    "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
+    " core.walk",
+    "core.xfs*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
+    " core.walk",
     "core.runs": "core.fault core.columns",
     "core.pax*": "core.fault core.checksum core.columns core.extent core.runs",
     "core.manifest": "core.fault core.checksum core.columns core.extent core.runs core.pax*",

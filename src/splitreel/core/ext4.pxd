@@ -7,9 +7,9 @@ from splitreel.core.ext4_disk cimport ext4_superblock_t
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
-from splitreel.core.ext4_xattr cimport HeapWriter
 from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
 from splitreel.core.fault cimport fault_t
+from splitreel.core.heap cimport HeapWriter
 
 cdef struct pending_t:                             # a file whose heap record needs a block that is not read yet
     uint64_t xattr_block                           # 0: none
@@ -64,6 +64,8 @@ cdef class Ext4(Filesystem):
     cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
                         fault_t* fault) noexcept nogil
     cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil
+    cdef int add_inode_xattrs(self, ExtentMap target, const file_t* file, const uint8_t* area, uint32_t size,
+                              fault_t* fault) noexcept nogil
     cdef void damaged(self, ExtentMap target, uint32_t file, uint64_t offset, const char* text) noexcept nogil
     cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil
     cdef int read_targets(self, ExtentMap target, fault_t* fault) noexcept nogil
@@ -72,6 +74,4 @@ cdef class Ext4(Filesystem):
     cdef int read_xattrs(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef int finish_heap(self, ExtentMap target, const pending_t* item, const uint8_t* data,
                          fault_t* fault) noexcept nogil
-    cdef int walk_names(self, ExtentMap target, fault_t* fault) noexcept nogil
-    cdef int drop_unnamed(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil
