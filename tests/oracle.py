@@ -1,10 +1,12 @@
 """oracle says what a mounted file system holds, from system calls alone, and what a map says, in the same words."""
 
+import errno
 import fcntl
+import hashlib
 import os
+import resource
 import stat
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ import numpy
 
 FS_IOC_FIEMAP = 0xC020660B
 FS_IOC_GETVERSION = 0x80087601
+XFS_IOC_GETBMAPX = 0xC0205838
 FIEMAP_ROWS = 500
 FIEMAP_LAST = 0x1
+BMV_IF_PREALLOC, BMV_IF_NO_HOLES = 0x4, 0x10  # xfs_fs.h: tell unwritten extents; leave out holes
+BMV_OF_PREALLOC, BMV_OF_LAST, BMV_OF_SHARED = 0x1, 0x4, 0x8
+PIECE = 4096  # of contents
 KEPT_FLAGS = 0x800 | 0x2000  # unwritten, shared
 UNMAPPED_FLAGS = 0x2 | 0x4 | 0x8 | 0x200  # unknown, delayed, encoded, inline
 
@@ -23,7 +29,10 @@ Extent = tuple[int, int, int, int]
 
 @dataclass
 class Entry:
-    """One path: what lstat, readlink, listxattr, getxattr, FIEMAP and FS_IOC_GETVERSION say. Extents in bytes."""
+    """One path: what lstat, readlink, listxattr, getxattr, FIEMAP and FS_IOC_GETVERSION say. Extents in bytes.
+
+    ``content`` is what digest says of the bytes, of files only, and only where that was asked for.
+    """
 
     inode: int
     mode: int
@@ -38,6 +47,7 @@ class Entry:
     generation: int | None = None
     xattrs: dict[str, bytes] = field(default_factory=dict)
     extents: list[Extent] | None = None
+    content: str | None = None
 
 
 def merged(rows: list[Extent], size: int) -> list[Extent]:
@@ -76,7 +86,72 @@ def fiemap(descriptor: int, size: int) -> list[Extent] | None:
         start = logical + length
 
 
-def look_at(path: bytes) -> Entry:
+def getbmapx(descriptor: int, size: int) -> list[Extent]:
+    """The same by XFS_IOC_GETBMAPX, in units of 512 bytes: XFS has no FIEMAP of directories."""
+    rows: list[Extent] = []
+    start = 0
+    while True:
+        header = struct.pack("<qqqiiiiii", start, 0, -1, FIEMAP_ROWS + 1, 0, BMV_IF_PREALLOC | BMV_IF_NO_HOLES, 0, 0, 0)
+        reply = bytearray(header + bytes(48 * FIEMAP_ROWS))
+        fcntl.ioctl(descriptor, XFS_IOC_GETBMAPX, reply, True)
+        count = struct.unpack_from("<i", reply, 28)[0]
+        last = 0
+        for index in range(1, count + 1):
+            logical, physical, length, _, _, last = struct.unpack_from("<qqqiii", reply, 48 * index)
+            flags = (0x800 if last & BMV_OF_PREALLOC else 0) | (0x2000 if last & BMV_OF_SHARED else 0)
+            if physical >= 0:
+                rows.append((logical * 512, physical * 512, length * 512, flags))
+            start = logical + length
+        if count < FIEMAP_ROWS or last & BMV_OF_LAST:
+            return merged(rows, size)
+
+
+def extents_of(descriptor: int, size: int) -> list[Extent] | None:
+    """The extents of an open file or directory, by whatever the file system offers."""
+    try:
+        return fiemap(descriptor, size)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return getbmapx(descriptor, size)
+
+
+class Digest:
+    """SHA-256 of contents whatever of their zeros is a hole: of each piece of 4096 bytes that is not all zeros."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def update(self, offset: int, data: bytes) -> None:
+        """Add bytes of an aligned offset, whole pieces unless they are the file's last."""
+        if not data.strip(b"\0"):
+            return
+        for at in range(0, len(data), PIECE):
+            piece = data[at : at + PIECE]
+            if piece.strip(b"\0"):
+                self.hash.update(struct.pack("<Q", offset + at) + piece.ljust(PIECE, b"\0"))
+
+    def hexdigest(self) -> str:
+        return self.hash.hexdigest()
+
+
+def digest(descriptor: int, size: int) -> str:
+    """The Digest of an open file, read where SEEK_DATA says that there are data."""
+    result, at = Digest(), 0
+    while at < size:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+            at = min(size, -(-os.lseek(descriptor, start, os.SEEK_HOLE) // PIECE) * PIECE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        for offset in range(start // PIECE * PIECE, at, 1 << 20):
+            result.update(offset, os.pread(descriptor, min(1 << 20, at - offset), offset))
+    return result.hexdigest()
+
+
+def look_at(path: bytes, with_content: bool = False) -> Entry:
     """The entry of one path; the last component is not followed."""
     about = os.lstat(path)
     entry = Entry(
@@ -98,36 +173,51 @@ def look_at(path: bytes) -> Entry:
     if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME)
         try:
-            entry.extents = fiemap(descriptor, about.st_size)
+            entry.extents = extents_of(descriptor, about.st_size)
             reply = fcntl.ioctl(descriptor, FS_IOC_GETVERSION, bytes(8))
             entry.generation = struct.unpack("<I", reply[:4])[0]
+            if with_content and stat.S_ISREG(about.st_mode):
+                entry.content = digest(descriptor, about.st_size)
         finally:
             os.close(descriptor)
     return entry
 
 
-def _walk(directory: int, path: bytes) -> Iterator[tuple[bytes, Entry]]:
-    # Through a descriptor for each level: the paths may be longer than the kernel takes.
-    here = b"/proc/self/fd/%d" % directory
-    for name in os.listdir(here):  # noqa: PTH208  (names as bytes)
-        entry = look_at(here + b"/" + name)
-        below = path + b"/" + name if path else name
-        yield below, entry
-        if stat.S_ISDIR(entry.mode):
-            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-            try:
-                yield from _walk(descriptor, below)
-            finally:
-                os.close(descriptor)
+def _open_directory(name: bytes, parent: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
 
-def walk(root: Path) -> dict[bytes, Entry]:
-    """Every path below a mount point, without a leading slash; the root is the empty path."""
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+def walk(root: Path, with_content: bool = False) -> dict[bytes, Entry]:
+    """Every path below a mount point, without a leading slash; the root is the empty path.
+
+    Through a descriptor for each level: the paths may be longer than the kernel takes.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    found = {b"": look_at(os.fsencode(root))}
+    levels: list[tuple[int, bytes, list[bytes]]] = []
+
+    def enter(descriptor: int, path: bytes) -> None:
+        names = os.listdir(b"/proc/self/fd/%d" % descriptor)  # noqa: PTH208  (names as bytes)
+        levels.append((descriptor, path, names))
+
+    enter(os.open(root, os.O_RDONLY | os.O_DIRECTORY), b"")
     try:
-        return {b"": look_at(os.fsencode(root)), **dict(_walk(descriptor, b""))}
+        while levels:
+            descriptor, path, names = levels[-1]
+            if not names:
+                os.close(levels.pop()[0])
+                continue
+            name = names.pop()
+            below = path + b"/" + name if path else name
+            found[below] = look_at(b"/proc/self/fd/%d/%s" % (descriptor, name), with_content)
+            if stat.S_ISDIR(found[below].mode):
+                enter(_open_directory(name, descriptor), below)
     finally:
-        os.close(descriptor)
+        for descriptor, _, _ in levels:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    return found
 
 
 def nanoseconds(packed: int) -> int:
@@ -184,6 +274,6 @@ def differences(want: dict[bytes, Entry], got: dict[bytes, Entry]) -> list[str]:
     for path in sorted(want.keys() & got.keys()):
         for column in fields(Entry):
             truth, value = getattr(want[path], column.name), getattr(got[path], column.name)
-            if truth != value and not (column.name == "extents" and truth is None):
+            if truth != value and not (column.name in ("extents", "content") and truth is None):
                 lines.append(f"{path!r}: {column.name} is {value!r}, must be {truth!r}")
     return lines

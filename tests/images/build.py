@@ -1,0 +1,72 @@
+"""build makes an image of the table, fills it through the kernel, and asks the kernel what it holds."""
+
+import os
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import ext4_images, oracle
+from tests.images.table import Image
+from tests.support import need_programs, need_root
+
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image, and every path that the kernel shows in it when mounted read-only."""
+
+    image: Image
+    path: Path
+    truth: dict[bytes, oracle.Entry]
+
+
+def format_image(image: Image, path: Path) -> None:
+    """A new sparse file with the image's file system, still empty."""
+    with open(path, "wb") as file:
+        file.truncate(image.megabytes * MEGABYTE)
+    environment = {**os.environ, **image.environment}
+    command = [*image.command, os.fspath(path)]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
+def fill(image: Image, point: Path) -> None:
+    for filler in image.fillers:
+        filler(point, image.block_size)
+
+
+def make(image: Image, folder: Path) -> Made:
+    """Make and fill the image in a folder of its own, then look at it mounted read-only without replay."""
+    need_root()
+    need_programs("mount", "umount", image.command[0])
+    folder.mkdir(exist_ok=True)
+    path = folder / "image"
+    format_image(image, path)
+    with ext4_images.mounted(path, image.mount) as point:
+        fill(image, point)
+    with ext4_images.mounted(path, image.read_only) as point:
+        truth = oracle.walk(point, with_content=True)
+    for command in image.afterwards:
+        subprocess.run([*command.split(), os.fspath(path)], check=True, capture_output=True)
+    return Made(image, path, truth)
+
+
+def make_frozen(image: Image, folder: Path) -> Made:
+    """The same as a split mirror has it: copied while frozen, with files that are open and have no name."""
+    need_root()
+    need_programs("mount", "umount", image.command[0])
+    folder.mkdir(exist_ok=True)
+    path = folder / "image"
+    format_image(image, path)
+    with ext4_images.mounted(path, f"{image.mount},noatime".lstrip(",")) as point, ExitStack() as open_files:
+        fill(image, point)
+        for number in range(20):
+            unnamed = point / f"unnamed{number}"
+            unnamed.write_bytes(b"u" * 10_000)
+            open_files.enter_context(open(unnamed, "rb"))
+            unnamed.unlink()
+        with ext4_images.frozen(point):
+            copy = ext4_images.copy_sparse(path, folder / "copy")
+            truth = oracle.walk(point, with_content=True)
+    return Made(image, copy, truth)
