@@ -11,7 +11,6 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.ext4_directory cimport DirectoryWalk
 from splitreel.core.ext4_disk cimport (
-    EXT4_EXTENTS_FL,
     EXT4_ROOT_INO,
     ext4_digest,
     ext4_extent_header_t,
@@ -20,9 +19,20 @@ from splitreel.core.ext4_disk cimport (
     ext4_le32,
     ext4_superblock_t,
 )
+from splitreel.core.ext4_groups cimport (
+    add_group_stretches,
+    arrange_stretches,
+    decode_group,
+    ext4_group_t,
+    free_stretches,
+    list_descriptors,
+    verify_place,
+)
+from splitreel.core.ext4_indirect cimport IndirectTrees, has_indirect
 from splitreel.core.ext4_inode cimport (
     LAYOUT_EXTENTS,
     LAYOUT_FAST_SYMLINK,
+    LAYOUT_INDIRECT,
     decode_inode,
     inode_area_t,
     inode_in_use,
@@ -30,7 +40,9 @@ from splitreel.core.ext4_inode cimport (
     inode_seed,
     inode_xattr_block,
     inode_xattrs,
+    inode_size,
     known_type,
+    layout_reach,
     verify_inode,
 )
 from splitreel.core.ext4_superblock cimport (
@@ -38,9 +50,7 @@ from splitreel.core.ext4_superblock cimport (
     TRUST_CLEAN,
     TRUST_FROZEN,
     TRUST_LIVE,
-    decode_group,
     decode_superblock,
-    ext4_group_t,
     feature_names,
     geometry_warnings,
 )
@@ -69,8 +79,7 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     SUPERBLOCK_OFFSET = 1024
-    GROUP_CHUNK = 1 << 20                          # bytes of group descriptors read at once
-    RING = 8 << 20                                 # bytes in flight, for each of the two sweeps
+    RING = 8 << 20                                 # bytes in flight, for each of the three sweeps
     ROOT_ROOM = 60                                 # bytes of i_block
     MAX_BLOCK = 0xFFFFFFFF
     SMALLEST_INODE = 128
@@ -115,9 +124,14 @@ cdef class Ext4(Filesystem):
         self.warnings = geometry_warnings(&self.geometry)
         self.table_sweep = Sweep(device, self.block_size, RING)
         self.block_sweep = Sweep(device, self.block_size, RING)
+        self.pointer_sweep = Sweep(device, self.block_size, RING)
         self.trees = ExtentTrees()
         self.trees.geometry = &self.geometry
         self.trees.sweep = self.block_sweep
+        self.indirects = IndirectTrees()
+        self.indirects.geometry = &self.geometry
+        self.indirects.sweep = self.pointer_sweep
+        self.indirects.seen = &self.trees.seen
         self.directories = DirectoryWalk()
         self.directories.geometry = &self.geometry
         self.directories.index = &self.index
@@ -157,7 +171,10 @@ cdef class Ext4(Filesystem):
     cdef int open_superblock(self, fault_t* fault) noexcept nogil:
         if self.read_superblock(&self.superblock, fault) < 0:
             return fault.code
-        return decode_superblock(&self.superblock, self.device.size, self.trust, &self.geometry, fault)
+        if decode_superblock(&self.superblock, self.device.size, self.trust, &self.geometry, fault) < 0:
+            return fault.code
+        self.geometry.metadata = &self.metadata
+        return 0
 
     cdef int allocate(self, fault_t* fault) noexcept nogil:
         free(self.slots)
@@ -171,6 +188,8 @@ cdef class Ext4(Filesystem):
     cdef void forget(self) noexcept nogil:
         """Gives back what one map needed."""
         free_blocks(&self.blocks)
+        free_blocks(&self.descriptors)
+        free_stretches(&self.metadata)
         free(self.index.first_file)
         free(self.pending)
         free(self.arena)
@@ -188,6 +207,7 @@ cdef class Ext4(Filesystem):
         memset(&self.counts, 0, sizeof(self.counts))
         self.table_sweep.bytes_read = self.table_sweep.read_count = 0
         self.block_sweep.bytes_read = self.block_sweep.read_count = 0
+        self.pointer_sweep.bytes_read = self.pointer_sweep.read_count = 0
         if self.open_superblock(fault) < 0:
             return fault.code
         if (memcmp(opened.uuid, self.geometry.uuid, 16) != 0 or opened.block_size != self.geometry.block_size
@@ -197,11 +217,14 @@ cdef class Ext4(Filesystem):
         rc = self.run_passes(target, fault)
         self.table_sweep.stop()
         self.block_sweep.stop()
-        self.counts.bytes_read += self.table_sweep.bytes_read + self.block_sweep.bytes_read
-        self.counts.reads += self.table_sweep.read_count + self.block_sweep.read_count
+        self.pointer_sweep.stop()
+        self.counts.bytes_read = self.table_sweep.bytes_read + self.block_sweep.bytes_read
+        self.counts.bytes_read += self.pointer_sweep.bytes_read
+        self.counts.reads = self.table_sweep.read_count + self.block_sweep.read_count + self.pointer_sweep.read_count
         self.counts.directory_blocks = self.directories.block_count
         self.directories.reset()
         self.trees.reset()
+        self.indirects.reset()
         self.forget()
         return rc
 
@@ -241,29 +264,30 @@ cdef class Ext4(Filesystem):
     # Group descriptors.
 
     cdef int read_groups(self, fault_t* fault) noexcept nogil:
-        """Lists the used head of every inode table, in the order of inodes."""
-        cdef uint64_t base = <uint64_t>(self.geometry.first_data_block + 1) * self.geometry.block_size
-        cdef uint64_t per_chunk = GROUP_CHUNK // self.geometry.desc_size
-        cdef uint64_t first = 0, count, i
-        cdef uint8_t* chunk = <uint8_t*>malloc(GROUP_CHUNK)
-        cdef int rc = 0
+        """Lists the used head of every inode table, in the order of inodes, and the file system's own blocks."""
+        cdef const block_ref_t* ref
+        cdef const uint8_t* data
+        cdef uint32_t i
+        cdef int rc
         self.index.group_count = self.geometry.group_count
         self.index.inodes_per_group = self.geometry.inodes_per_group
         self.index.first_file = <uint64_t*>calloc(self.geometry.group_count + 1, sizeof(uint64_t))
-        if chunk == NULL or self.index.first_file == NULL:
-            free(chunk)
+        if self.index.first_file == NULL:
             return set_fault(fault, FAULT_NO_MEMORY, b"reading group descriptors", 0, 0, NULL)
-        while rc >= 0 and first < self.geometry.group_count:
-            count = min(per_chunk, self.geometry.group_count - first)
-            rc = self.device.read(base + first * self.geometry.desc_size, chunk, count * self.geometry.desc_size, fault)
-            self.counts.bytes_read += count * self.geometry.desc_size
-            self.counts.reads += 1
-            for i in range(count):
-                if rc >= 0:
-                    rc = self.add_table(first + i, chunk + i * self.geometry.desc_size, fault)
-            first += count
-        free(chunk)
-        return rc
+        if list_descriptors(&self.geometry, &self.descriptors, fault) < 0:
+            return fault.code
+        self.table_sweep.start(&self.descriptors)
+        while True:
+            rc = self.table_sweep.next(&ref, &data, fault)
+            if rc < 0:
+                return rc
+            if rc == 0:
+                break
+            for i in range(ref.limit):
+                if self.add_table(ref.first + i, data + <size_t>i * self.geometry.desc_size, fault) < 0:
+                    return fault.code
+        arrange_stretches(&self.metadata)
+        return 0
 
     cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
         """The used head of one inode table, in pieces: owner is the group, first the inode, limit their number."""
@@ -271,7 +295,8 @@ cdef class Ext4(Filesystem):
         cdef uint32_t per_piece = SWEEP_SPAN // self.geometry.inode_size
         cdef uint32_t first = 0, count
         cdef ext4_group_t decoded
-        if decode_group(&self.geometry, group, raw, &decoded, fault) < 0:
+        if (decode_group(&self.geometry, group, raw, &decoded, fault) < 0
+                or add_group_stretches(&self.geometry, &self.metadata, group, &decoded, fault) < 0):
             return fault.code
         while first < decoded.used_inodes:
             count = min(per_piece, decoded.used_inodes - first)
@@ -336,30 +361,44 @@ cdef class Ext4(Filesystem):
         return 0
 
     cdef int gather_trees(self, const block_ref_t* ref, const uint8_t* data, fault_t* fault) noexcept nogil:
-        """Finds the inodes whose extents do not stand in them, and has their tree blocks read, all at once."""
+        """Finds the inodes whose extents do not all stand in them, and has their tree blocks read, all at once."""
         cdef const ext4_inode_t* inode
-        cdef const ext4_extent_header_t* root
-        cdef bint any = False
-        cdef tree_t* slot
         cdef uint32_t i
+        cdef int rc
         self.trees.clear()
+        self.indirects.clear()
         for i in range(ref.limit):
             inode = <const ext4_inode_t*>(data + <size_t>i * self.geometry.inode_size)
-            slot = &self.slots[i]
-            slot.depth = 0
-            root = <const ext4_extent_header_t*>inode.i_block
-            if (inode.i_links_count == 0 or not ext4_le32(inode.i_flags) & EXT4_EXTENTS_FL or root.eh_depth == 0
-                    or not inode_in_use(&self.geometry, ref.first + i, inode)
-                    or verify_inode(&self.geometry, ref.first + i, <const uint8_t*>inode, self.scratch) != NULL
-                    or verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK) != NULL):
-                continue
-            memset(slot, 0, sizeof(tree_t))
-            slot.depth = ext4_le16(root.eh_depth)
-            slot.seed = inode_seed(&self.geometry, ref.first + i, ext4_le32(inode.i_generation))
-            any = True
-            if self.trees.add_root(i, slot, inode.i_block, fault) < 0:
-                return fault.code
-        return self.trees.resolve(self.slots, fault) if any else 0
+            memset(&self.slots[i], 0, sizeof(tree_t))
+            if inode.i_links_count != 0 and inode_in_use(&self.geometry, ref.first + i, inode):
+                if self.gather_tree(ref.first + i, inode, i, fault) < 0:
+                    return fault.code
+        rc = self.trees.resolve(self.slots, fault)
+        return rc if rc < 0 else self.indirects.resolve(self.slots, fault)
+
+    cdef int gather_tree(self, uint32_t number, const ext4_inode_t* inode, uint32_t slot,
+                         fault_t* fault) noexcept nogil:
+        cdef const ext4_extent_header_t* root = <const ext4_extent_header_t*>inode.i_block
+        cdef tree_t* tree = &self.slots[slot]
+        cdef uint64_t size = inode_size(&self.geometry, inode)
+        cdef const char* text
+        cdef int layout = inode_layout(&self.geometry, inode, size, &text)
+        if layout == LAYOUT_INDIRECT:
+            size = min(size, layout_reach(&self.geometry, layout))
+            tree.end = (size + self.geometry.block_size - 1) // self.geometry.block_size
+            if not has_indirect(inode.i_block, tree.end):
+                return 0
+        elif layout != LAYOUT_EXTENTS or root.eh_depth == 0:
+            return 0
+        if verify_inode(&self.geometry, number, <const uint8_t*>inode, self.scratch) != NULL:
+            return 0
+        if layout == LAYOUT_INDIRECT:
+            return self.indirects.add_roots(slot, tree, inode.i_block, fault)
+        if verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK) != NULL:
+            return 0
+        tree.depth = ext4_le16(root.eh_depth)
+        tree.seed = inode_seed(&self.geometry, number, ext4_le32(inode.i_generation))
+        return self.trees.add_root(slot, tree, inode.i_block, fault)
 
     cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
                           fault_t* fault) noexcept nogil:
@@ -369,32 +408,39 @@ cdef class Ext4(Filesystem):
         cdef file_t file
         decode_inode(&self.geometry, number, raw, self.scratch, &file)
         if text == NULL:
-            layout = inode_layout(inode, file.size, &text)
+            layout = inode_layout(&self.geometry, inode, file.size, &text)
         if layout == LAYOUT_EXTENTS:
             text = verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK)
-            if text == NULL and file.size > (<uint64_t>MAX_BLOCK + 1) * self.geometry.block_size:
-                text = b"the inode's size is above 2^32 blocks"
-            if text != NULL:
-                layout = -1
-        if layout < 0:
+        if layout >= LAYOUT_EXTENTS and file.size > layout_reach(&self.geometry, layout):
+            text = b"the inode's size is above 2^32 blocks"
+            if layout == LAYOUT_INDIRECT:
+                text = b"the inode's size is above what indirect blocks reach"
+        if text != NULL:
+            layout = -1
             target.append_problem(number, 0, text)
             file.flags |= FILE_DAMAGED
             if not known_type(file.mode):
                 return 0
-        if target.append_file(&file, fault) < 0:
-            return fault.code
-        if layout == LAYOUT_EXTENTS and self.append_extents(target, raw, slot, fault) < 0:
+        if target.append_file(&file, fault) < 0 or self.append_extents(target, raw, layout, slot, fault) < 0:
             return fault.code
         return self.append_heap(target, raw, layout, fault) if layout >= 0 else 0
 
-    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, uint32_t slot, fault_t* fault) noexcept nogil:
+    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, int layout, uint32_t slot,
+                            fault_t* fault) noexcept nogil:
         cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
         cdef tree_t* tree = &self.slots[slot]
         cdef file_t* file = &target.files[target.file_count - 1]
-        if (<const ext4_extent_header_t*>inode.i_block).eh_depth == 0:
-            return append_leaf(target, inode.i_block, fault)
-        if self.trees.append_leaves(slot, tree, target, fault) < 0:
-            return fault.code
+        cdef int rc
+        if layout == LAYOUT_EXTENTS and tree.depth == 0:
+            rc = append_leaf(target, inode.i_block, fault)
+        elif layout == LAYOUT_EXTENTS:
+            rc = self.trees.append_leaves(slot, tree, target, fault)
+        elif layout == LAYOUT_INDIRECT:
+            rc = self.indirects.append_blocks(slot, tree, inode.i_block, target, fault)
+        else:
+            return 0
+        if rc < 0:
+            return rc
         file.fingerprint += tree.digest
         if tree.damage != NULL:
             file.flags |= FILE_DAMAGED
@@ -408,11 +454,13 @@ cdef class Ext4(Filesystem):
         cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
         cdef file_t* file = &target.files[target.file_count - 1]
         cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
-        cdef uint64_t block = inode_xattr_block(inode)
-        if block != 0 and (block <= self.geometry.first_data_block or block >= self.geometry.block_count):
-            target.append_problem(file.inode, 0, b"its extended attribute block lies outside the file system")
+        cdef uint64_t block = inode_xattr_block(&self.geometry, inode)
+        text = verify_place(&self.geometry, block, 1, b"its extended attribute block lies outside the file system",
+                            b"its extended attribute block lies in the file system's own metadata")
+        if block != 0 and text != NULL:
+            target.append_problem(file.inode, 0, text)
             block = 0
-        if block != 0 or (layout == LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK):
+        if block != 0 or (layout >= LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK):
             return self.defer_heap(target, raw, layout, block, fault)
         if area.size == 0 and layout != LAYOUT_FAST_SYMLINK:
             return 0
@@ -467,7 +515,7 @@ cdef class Ext4(Filesystem):
         memset(item, 0, sizeof(pending_t))
         item.file = <uint32_t>(target.file_count - 1)
         item.xattr_block = block
-        item.slow_symlink = layout == LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK
+        item.slow_symlink = layout >= LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK
         item.area_size = area.size
         if area.size > 0 and self.keep_bytes(area.bytes, area.size, &item.area, fault) < 0:
             return fault.code

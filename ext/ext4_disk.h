@@ -48,23 +48,46 @@ typedef struct EXT4_PACKED {
     uint8_t s_uuid[16];
     uint8_t s_volume_name[16];
     uint8_t s_last_mounted[64];
-    uint8_t unread_c8[24];
+    uint32_t s_algorithm_usage_bitmap;
+    uint8_t s_prealloc_blocks;
+    uint8_t s_prealloc_dir_blocks;
+    uint16_t s_reserved_gdt_blocks;
+    uint8_t s_journal_uuid[16];
     uint32_t s_journal_inum;
-    uint8_t unread_e4[26];
+    uint32_t s_journal_dev;
+    uint32_t s_last_orphan;
+    uint32_t s_hash_seed[4];
+    uint8_t s_def_hash_version;
+    uint8_t s_jnl_backup_type;
     uint16_t s_desc_size;
-    uint8_t unread_100[80];
+    uint32_t s_default_mount_opts;
+    uint32_t s_first_meta_bg;
+    uint32_t s_mkfs_time;
+    uint32_t s_jnl_blocks[17];
     uint32_t s_blocks_count_hi;
-    uint8_t unread_154[33];
+    uint8_t unread_154[12];
+    uint32_t s_flags;
+    uint16_t s_raid_stride;
+    uint16_t s_mmp_update_interval;
+    uint64_t s_mmp_block;
+    uint32_t s_raid_stripe_width;
+    uint8_t s_log_groups_per_flex;
     uint8_t s_checksum_type;
     uint8_t unread_176[30];
     uint32_t s_error_count;
     uint8_t unread_198[168];
     uint32_t s_usr_quota_inum;
     uint32_t s_grp_quota_inum;
-    uint8_t unread_248[36];
+    uint32_t s_overhead_clusters;
+    uint32_t s_backup_bgs[2];
+    uint8_t s_encrypt_algos[4];
+    uint8_t s_encrypt_pw_salt[16];
+    uint32_t s_lpf_ino;
     uint32_t s_prj_quota_inum;
     uint32_t s_checksum_seed;
-    uint8_t unread_274[12];
+    uint8_t unread_274[8];
+    uint16_t s_encoding;
+    uint16_t s_encoding_flags;
     uint32_t s_orphan_file_inum;
     uint8_t unread_284[376];
     uint32_t s_checksum;
@@ -179,7 +202,13 @@ typedef struct EXT4_PACKED {
 } ext4_xattr_entry_t;
 
 static_assert(sizeof(ext4_superblock_t) == 1024, "superblock");
+static_assert(offsetof(ext4_superblock_t, s_reserved_gdt_blocks) == 0xCE, "s_reserved_gdt_blocks");
 static_assert(offsetof(ext4_superblock_t, s_journal_inum) == 0xE0, "s_journal_inum");
+static_assert(offsetof(ext4_superblock_t, s_first_meta_bg) == 0x104, "s_first_meta_bg");
+static_assert(offsetof(ext4_superblock_t, s_jnl_blocks) == 0x10C, "s_jnl_blocks");
+static_assert(offsetof(ext4_superblock_t, s_mmp_block) == 0x168, "s_mmp_block");
+static_assert(offsetof(ext4_superblock_t, s_backup_bgs) == 0x24C, "s_backup_bgs");
+static_assert(offsetof(ext4_superblock_t, s_encoding) == 0x27C, "s_encoding");
 static_assert(offsetof(ext4_superblock_t, s_desc_size) == 0xFE, "s_desc_size");
 static_assert(offsetof(ext4_superblock_t, s_blocks_count_hi) == 0x150, "s_blocks_count_hi");
 static_assert(offsetof(ext4_superblock_t, s_checksum_type) == 0x175, "s_checksum_type");
@@ -201,6 +230,7 @@ static_assert(sizeof(ext4_xattr_header_t) == 32 && sizeof(ext4_xattr_entry_t) ==
 
 static inline uint16_t ext4_le16(uint16_t value) { return le16toh(value); }
 static inline uint32_t ext4_le32(uint32_t value) { return le32toh(value); }
+static inline uint64_t ext4_le64(uint64_t value) { return le64toh(value); }
 static inline uint32_t ext4_load32(const uint8_t *bytes)
 {
     uint32_t value;
@@ -217,7 +247,7 @@ typedef struct {
 /* Names as mke2fs and the kernel give them. RECOVER is dealt with on its own: it is a state more than a feature. */
 static const ext4_feature_t EXT4_INCOMPAT[] = {
     {0x1, 0, "compression"},   {0x2, 1, "filetype"},     {0x4, 1, "recover"},      {0x8, 0, "journal_dev"},
-    {0x10, 0, "meta_bg"},      {0x40, 1, "extents"},     {0x80, 1, "64bit"},       {0x100, 0, "mmp"},
+    {0x10, 1, "meta_bg"},      {0x40, 1, "extents"},     {0x80, 1, "64bit"},       {0x100, 0, "mmp"},
     {0x200, 1, "flex_bg"},     {0x400, 0, "ea_inode"},   {0x1000, 0, "dirdata"},   {0x2000, 1, "metadata_csum_seed"},
     {0x4000, 0, "large_dir"},  {0x8000, 0, "inline_data"}, {0x10000, 0, "encrypt"}, {0x20000, 0, "casefold"},
     {0, 0, NULL},

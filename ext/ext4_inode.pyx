@@ -8,18 +8,23 @@ from libc.string cimport memcpy, memset
 
 from splitreel.core.checksum cimport crc32c_update
 from splitreel.core.ext4_disk cimport (
-    EXT4_COMPR_FL,
+    EXT4_COMPRBLK_FL,
     EXT4_EA_INODE_FL,
     EXT4_ENCRYPT_FL,
     EXT4_EXTENTS_FL,
+    EXT4_HUGE_FILE_FL,
     EXT4_INLINE_DATA_FL,
     EXT4_ROOT_INO,
+    INCOMPAT_64BIT,
+    INCOMPAT_LARGEDIR,
+    RO_COMPAT_HUGE_FILE,
     ext4_digest,
     ext4_inode_t,
     ext4_le16,
     ext4_le32,
     ext4_load32,
 )
+from splitreel.core.ext4_indirect cimport indirect_reach
 from splitreel.core.extent cimport file_t, pack_time
 
 cdef enum:
@@ -31,6 +36,7 @@ cdef enum:
     XATTR_MAGIC = 0xEA020000
     EXTENT_MAGIC = 0xF30A
     FAST_SYMLINK_SIZE = 60
+    SECTOR = 512                                   # what i_blocks counts without HUGE_FILE_FL
     S_IFMT = 0o170000
     S_IFREG = 0o100000
     S_IFDIR = 0o040000
@@ -48,7 +54,7 @@ cdef bint inode_in_use(const ext4_geometry_t* geometry, uint32_t number, const e
         return False
     if number < geometry.first_ino and number != EXT4_ROOT_INO:
         return False
-    for i in range(5):
+    for i in range(4):
         if number == geometry.hidden[i]:
             return False
     return ext4_le32(raw.i_flags) & EXT4_EA_INODE_FL == 0
@@ -120,10 +126,10 @@ cdef uint32_t decode_device(const uint8_t* block) noexcept nogil:
     return (word >> 8 & 0xFFF) << 20 | (word & 0xFF) | (word >> 12 & 0xFFF00)
 
 
-cdef uint64_t decode_size(const ext4_inode_t* inode) noexcept nogil:
+cdef uint64_t inode_size(const ext4_geometry_t* geometry, const ext4_inode_t* inode) noexcept nogil:
     """The high word is a size for regular files; for others it is (or was) something else without large_dir."""
     cdef uint64_t size = ext4_le32(inode.i_size_lo)
-    if ext4_le16(inode.i_mode) & S_IFMT == S_IFREG:
+    if ext4_le16(inode.i_mode) & S_IFMT == S_IFREG or geometry.incompat & INCOMPAT_LARGEDIR:
         size |= <uint64_t>ext4_le32(inode.i_size_high) << 32
     return size
 
@@ -135,7 +141,7 @@ cdef void decode_inode(const ext4_geometry_t* geometry, uint32_t number, const u
     cdef uint16_t kind
     memset(out, 0, sizeof(file_t))
     out.inode = number
-    out.size = decode_size(inode)
+    out.size = inode_size(geometry, inode)
     out.mode = ext4_le16(inode.i_mode)
     out.link_count = ext4_le16(inode.i_links_count)
     out.uid = ext4_le16(inode.i_uid) | <uint32_t>ext4_le16(inode.i_uid_high) << 16
@@ -152,31 +158,56 @@ cdef void decode_inode(const ext4_geometry_t* geometry, uint32_t number, const u
     out.fingerprint = ext4_digest(number, scratch, geometry.inode_size)
 
 
-cdef int inode_layout(const ext4_inode_t* raw, uint64_t size, const char** text) noexcept nogil:
-    """How the inode's i_block is to be understood; encrypted, compressed, inline and block-mapped files are refused."""
+cdef bint is_fast_symlink(const ext4_geometry_t* geometry, const ext4_inode_t* raw, uint64_t size) noexcept nogil:
+    """Short, and without a block but that of its extended attributes. Old kernels gave short targets blocks too."""
+    cdef uint32_t flags = ext4_le32(raw.i_flags)
+    cdef uint64_t blocks = ext4_le32(raw.i_blocks_lo)
+    cdef uint32_t unit = SECTOR
+    if size >= FAST_SYMLINK_SIZE:
+        return False
+    if flags & EXT4_EXTENTS_FL:
+        return ext4_load32(raw.i_block) & 0xFFFF != EXTENT_MAGIC
+    if geometry.ro_compat & RO_COMPAT_HUGE_FILE:
+        blocks |= <uint64_t>ext4_le16(raw.i_blocks_high) << 32
+        if flags & EXT4_HUGE_FILE_FL:
+            unit = geometry.block_size
+    return blocks * unit == (geometry.cluster_size if inode_xattr_block(geometry, raw) != 0 else 0)
+
+
+cdef int inode_layout(const ext4_geometry_t* geometry, const ext4_inode_t* raw, uint64_t size,
+                      const char** text) noexcept nogil:
+    """How the inode's i_block is to be understood; encrypted, compressed and inline files are refused.
+
+    Compressed is what bears e2compr's mark of a compressed cluster: the wish to be compressed (chattr +c) alone changes
+    nothing in any other kernel.
+    """
     cdef uint32_t flags = ext4_le32(raw.i_flags)
     cdef uint16_t kind = ext4_le16(raw.i_mode) & S_IFMT
-    cdef bint mapped = flags & EXT4_EXTENTS_FL != 0
-    if kind == S_IFLNK and size == 0:
-        text[0] = b"a symlink without a target"
-        return -1
-    if kind == S_IFLNK and size < FAST_SYMLINK_SIZE:
-        if not mapped or ext4_load32(raw.i_block) & 0xFFFF != EXTENT_MAGIC:
-            text[0] = b"an encrypted symlink is not supported"
-            return -1 if flags & EXT4_ENCRYPT_FL else LAYOUT_FAST_SYMLINK
+    cdef int layout = LAYOUT_EXTENTS if flags & EXT4_EXTENTS_FL else LAYOUT_INDIRECT
+    text[0] = NULL
     if kind != S_IFREG and kind != S_IFDIR and kind != S_IFLNK:
         return LAYOUT_NONE
-    if flags & EXT4_INLINE_DATA_FL:
-        text[0] = b"inline data is not supported"
+    if kind == S_IFLNK and size == 0:
+        text[0] = b"a symlink without a target"
     elif flags & EXT4_ENCRYPT_FL:
-        text[0] = b"an encrypted file is not supported"
-    elif flags & EXT4_COMPR_FL:
-        text[0] = b"a compressed file is not supported"
-    elif not mapped:
-        text[0] = b"indirect blocks are not supported"
-    else:
-        return LAYOUT_EXTENTS
-    return -1
+        text[0] = b"encrypted: without the key neither names nor contents can be read"
+    elif flags & EXT4_INLINE_DATA_FL:
+        text[0] = b"inline data is not supported"
+    elif flags & EXT4_COMPRBLK_FL:
+        text[0] = b"compressed by e2compr, which is not supported"
+    elif kind == S_IFLNK and is_fast_symlink(geometry, raw, size):
+        return LAYOUT_FAST_SYMLINK
+    return -1 if text[0] != NULL else layout
+
+
+cdef uint64_t layout_reach(const ext4_geometry_t* geometry, int layout) noexcept nogil:
+    """Bytes that a file of this layout can have; 0: the layout sets no bound."""
+    cdef uint64_t blocks = 0
+    if layout == LAYOUT_EXTENTS:
+        blocks = <uint64_t>1 << 32
+    elif layout == LAYOUT_INDIRECT:
+        blocks = indirect_reach(geometry)
+    return blocks * geometry.block_size
 
 
 cdef inode_area_t inode_xattrs(const ext4_geometry_t* geometry, const uint8_t* raw) noexcept nogil:
@@ -192,5 +223,9 @@ cdef inode_area_t inode_xattrs(const ext4_geometry_t* geometry, const uint8_t* r
     return area
 
 
-cdef uint64_t inode_xattr_block(const ext4_inode_t* raw) noexcept nogil:
-    return ext4_le32(raw.i_file_acl_lo) | <uint64_t>ext4_le16(raw.i_file_acl_high) << 32
+cdef uint64_t inode_xattr_block(const ext4_geometry_t* geometry, const ext4_inode_t* raw) noexcept nogil:
+    """The high word is another system's (Hurd: the mode's) in a file system without 64bit."""
+    cdef uint64_t block = ext4_le32(raw.i_file_acl_lo)
+    if geometry.incompat & INCOMPAT_64BIT:
+        block |= <uint64_t>ext4_le16(raw.i_file_acl_high) << 32
+    return block

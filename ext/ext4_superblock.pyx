@@ -1,15 +1,14 @@
-"""ext4_superblock verifies the superblock and the group descriptors of ext4 and decodes them. It reads no device.
+"""ext4_superblock verifies the superblock of ext2, ext3 or ext4 and decodes it. It reads no device.
 
-Source: Linux Documentation/filesystems/ext4, "Super Block", "Block Group Descriptors"; fs/ext4/super.c for the bounds.
+Source: Linux Documentation/filesystems/ext4, "Super Block"; fs/ext4/super.c for the bounds.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
 from splitreel.core.checksum cimport crc32c_update
 from splitreel.core.ext4_disk cimport (
-    BG_INODE_UNINIT,
     COMPAT_HAS_JOURNAL,
     COMPAT_ORPHAN_FILE,
     EXT4_COMPAT,
@@ -17,13 +16,12 @@ from splitreel.core.ext4_disk cimport (
     EXT4_RO_COMPAT,
     INCOMPAT_64BIT,
     INCOMPAT_CSUM_SEED,
-    INCOMPAT_EXTENTS,
     INCOMPAT_FILETYPE,
+    INCOMPAT_META_BG,
     INCOMPAT_RECOVER,
     RO_COMPAT_GDT_CSUM,
     RO_COMPAT_METADATA_CSUM,
     ext4_feature_t,
-    ext4_group_desc_t,
     ext4_le16,
     ext4_le32,
     ext4_superblock_t,
@@ -47,7 +45,6 @@ cdef enum:
     GOOD_OLD_INODE_SIZE = 128
     GOOD_OLD_DESC_SIZE = 32
     MIN_BLOCKS_PER_GROUP = 256                     # mke2fs -g takes no less; bounds the number of groups
-    CHECKSUM_OFFSET = 0x1E                         # of bg_checksum
 
 
 cdef int refuse(fault_t* fault, const char* detail) noexcept nogil:
@@ -105,6 +102,7 @@ cdef int check_checksum(const ext4_superblock_t* raw, fault_t* fault) noexcept n
 
 
 cdef int decode_features(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    """The feature words count in revision 0 too, where they should be zero: the kernel and e2fsck go by them."""
     cdef uint32_t revision = ext4_le32(raw.s_rev_level)
     cdef int rc
     if ext4_le16(raw.s_magic) != SUPERBLOCK_MAGIC:
@@ -112,8 +110,7 @@ cdef int decode_features(const ext4_superblock_t* raw, ext4_geometry_t* geometry
     if revision > 1:
         return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
                          b"s_rev_level is above 1")
-    if revision == 0:
-        return 0
+    geometry.revision = revision
     geometry.compat = ext4_le32(raw.s_feature_compat)
     geometry.incompat = ext4_le32(raw.s_feature_incompat)
     geometry.ro_compat = ext4_le32(raw.s_feature_ro_compat)
@@ -126,14 +123,6 @@ cdef int decode_features(const ext4_superblock_t* raw, ext4_geometry_t* geometry
     return rc if rc < 0 else check_ro_compat(geometry.ro_compat, fault)
 
 
-cdef int check_extents(const ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
-    """ext2 and ext3 as a whole: file by file, next to nothing would be left of them. Single old files are problems."""
-    if geometry.incompat & INCOMPAT_EXTENTS:
-        return 0
-    return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
-                     b"files mapped by indirect blocks: no extents feature")
-
-
 cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
     """Sizes of block, inode and group descriptor, each a power of two within its range."""
     cdef uint32_t shift = ext4_le32(raw.s_log_block_size)
@@ -141,6 +130,8 @@ cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, f
     if shift > 6:
         return refuse(fault, b"s_log_block_size is above 6")
     geometry.block_size = <uint32_t>1024 << shift
+    geometry.superblock_block = SUPERBLOCK_OFFSET // geometry.block_size
+    geometry.cluster_size = geometry.block_size
     geometry.inode_size = GOOD_OLD_INODE_SIZE
     geometry.first_ino = GOOD_OLD_FIRST_INO
     if ext4_le32(raw.s_rev_level) >= 1:
@@ -184,18 +175,32 @@ cdef int decode_groups(const ext4_superblock_t* raw, ext4_geometry_t* geometry, 
         return refuse(fault, b"s_inodes_count is not groups times inodes a group")
     if geometry.first_ino > geometry.inodes_per_group:
         return refuse(fault, b"s_first_ino is above the inodes of a group")
+    return decode_layout(raw, geometry, fault)
+
+
+cdef int decode_layout(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    """What says where the descriptors and the copies of the superblock stand."""
+    cdef uint64_t per_block = geometry.block_size // geometry.desc_size
+    geometry.first_meta_bg = ext4_le32(raw.s_first_meta_bg)
+    geometry.reserved_gdt_blocks = ext4_le16(raw.s_reserved_gdt_blocks)
+    geometry.backup_groups[0] = ext4_le32(raw.s_backup_bgs[0])
+    geometry.backup_groups[1] = ext4_le32(raw.s_backup_bgs[1])
+    if (geometry.incompat & INCOMPAT_META_BG
+            and geometry.first_meta_bg > (geometry.group_count + per_block - 1) // per_block):
+        return refuse(fault, b"s_first_meta_bg is above the number of descriptor blocks")
     return 0
 
 
 cdef int check_extent(const ext4_geometry_t* geometry, uint64_t device_size, fault_t* fault) noexcept nogil:
     """The file system and its descriptors lie inside the device."""
     cdef uint64_t descriptors = geometry.group_count * geometry.desc_size
+    cdef bint together = not geometry.incompat & INCOMPAT_META_BG
     cdef char text[128]
     if geometry.block_count > device_size // geometry.block_size:
         snprintf(text, sizeof(text), b"the device is shorter than the file system: %llu bytes, %llu blocks of %u",
                  <unsigned long long>device_size, <unsigned long long>geometry.block_count, geometry.block_size)
         return set_fault(fault, FAULT_SHORT_DEVICE, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET, text)
-    if descriptors // geometry.block_size + geometry.first_data_block + 2 > geometry.block_count:
+    if together and descriptors // geometry.block_size + geometry.superblock_block + 2 > geometry.block_count:
         return refuse(fault, b"the group descriptors do not fit the file system")
     return 0
 
@@ -221,84 +226,19 @@ cdef int decode_superblock(const ext4_superblock_t* raw, uint64_t device_size, i
     geometry.state = ext4_le16(raw.s_state)
     geometry.creator_os = ext4_le32(raw.s_creator_os)
     memcpy(geometry.uuid, raw.s_uuid, 16)
-    if (decode_features(raw, geometry, fault) < 0 or check_extents(geometry, fault) < 0
+    if (decode_features(raw, geometry, fault) < 0
             or check_state(geometry, trust, fault) < 0 or decode_sizes(raw, geometry, fault) < 0
             or decode_groups(raw, geometry, fault) < 0 or check_extent(geometry, device_size, fault) < 0):
         return fault.code
     seed = ext4_le32(raw.s_checksum_seed)
     geometry.csum_seed = ~seed if geometry.incompat & INCOMPAT_CSUM_SEED else crc32c_update(0, raw.s_uuid, 16)
+    geometry.journal_inode = ext4_le32(raw.s_journal_inum) if geometry.compat & COMPAT_HAS_JOURNAL else 0
     if ext4_le32(raw.s_rev_level) >= 1:
         geometry.error_count = ext4_le32(raw.s_error_count)
-        geometry.hidden[0] = ext4_le32(raw.s_journal_inum)
-        geometry.hidden[1] = ext4_le32(raw.s_usr_quota_inum)
-        geometry.hidden[2] = ext4_le32(raw.s_grp_quota_inum)
-        geometry.hidden[3] = ext4_le32(raw.s_prj_quota_inum)
-        geometry.hidden[4] = ext4_le32(raw.s_orphan_file_inum) if geometry.compat & COMPAT_ORPHAN_FILE else 0
-    return 0
-
-
-# Group descriptors.
-
-cdef uint16_t crc16_update(uint16_t crc, const uint8_t* data, size_t size) noexcept nogil:
-    """CRC-16 of uninit_bg: polynomial 0xA001 reflected, no inversion. Bit by bit suffices: 64 bytes a group."""
-    cdef size_t i
-    cdef int _bit
-    for i in range(size):
-        crc ^= data[i]
-        for _bit in range(8):
-            crc = (crc >> 1) ^ (0xA001 if crc & 1 else 0)
-    return crc
-
-
-cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil:
-    cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
-    cdef uint32_t number = ext4_le32(group)
-    cdef uint16_t zero = 0, crc16
-    cdef uint32_t crc
-    if geometry.metadata_csum:
-        crc = crc32c_update(geometry.csum_seed, &number, 4)
-        crc = crc32c_update(crc, raw, CHECKSUM_OFFSET)
-        crc = crc32c_update(crc, &zero, 2)
-        crc = ~crc32c_update(crc, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return ext4_le16(desc.bg_checksum) == <uint16_t>(crc & 0xFFFF)
-    if geometry.gdt_csum:
-        crc16 = crc16_update(0xFFFF, geometry.uuid, 16)
-        crc16 = crc16_update(crc16, <const uint8_t*>&number, 4)
-        crc16 = crc16_update(crc16, raw, CHECKSUM_OFFSET)
-        crc16 = crc16_update(crc16, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return ext4_le16(desc.bg_checksum) == crc16
-    return True
-
-
-cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
-                      fault_t* fault) noexcept nogil:
-    """The inode table and how much of it was ever used.
-
-    Only with group checksums are INODE_UNINIT and bg_itable_unused to be believed; without them, lazy initialisation
-    does not exist. Beyond the used head may stand inodes of a former file system.
-    """
-    cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
-    cdef uint32_t table_blocks = geometry.inodes_per_group // (geometry.block_size // geometry.inode_size)
-    cdef uint32_t unused = ext4_le16(desc.bg_itable_unused_lo)
-    if not group_checksum_matches(geometry, <uint32_t>group, raw):
-        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
-                         b"its checksum does not match")
-    out.inode_table = ext4_le32(desc.bg_inode_table_lo)
-    if geometry.desc_size >= 64:
-        out.inode_table |= <uint64_t>ext4_le32(desc.bg_inode_table_hi) << 32
-        unused |= <uint32_t>ext4_le16(desc.bg_itable_unused_hi) << 16
-    if (out.inode_table <= geometry.first_data_block or out.inode_table > geometry.block_count
-            or geometry.block_count - out.inode_table < table_blocks):
-        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
-                         b"the inode table lies outside the file system")
-    out.used_inodes = geometry.inodes_per_group
-    if geometry.metadata_csum or geometry.gdt_csum:
-        if unused > geometry.inodes_per_group:
-            return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
-                             b"more unused inodes than there are")
-        out.used_inodes -= unused
-        if ext4_le16(desc.bg_flags) & BG_INODE_UNINIT:
-            out.used_inodes = 0
+        geometry.hidden[0] = ext4_le32(raw.s_usr_quota_inum)
+        geometry.hidden[1] = ext4_le32(raw.s_grp_quota_inum)
+        geometry.hidden[2] = ext4_le32(raw.s_prj_quota_inum)
+        geometry.hidden[3] = ext4_le32(raw.s_orphan_file_inum) if geometry.compat & COMPAT_ORPHAN_FILE else 0
     return 0
 
 
@@ -336,4 +276,6 @@ cdef object geometry_warnings(const ext4_geometry_t* geometry):
         warnings.append(f"the kernel has recorded errors in this file system ({geometry.error_count}): run e2fsck")
     if geometry.creator_os == 1:
         warnings.append("made by the Hurd: translators and the high mode word are not read")
+    if geometry.revision == 0 and geometry.compat | geometry.incompat | geometry.ro_compat:
+        warnings.append("revision 0 with features, which it should not have: read with them, as the kernel does")
     return warnings

@@ -19,6 +19,7 @@ from splitreel.core.ext4_disk cimport (
     ext4_le32,
     ext4_load32,
 )
+from splitreel.core.ext4_groups cimport verify_place
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
 from splitreel.core.sweep cimport append_block, block_list_t, block_ref_t, free_blocks
 from splitreel.core.extent cimport EXTENT_UNWRITTEN, ExtentMap
@@ -39,6 +40,7 @@ cdef const char* verify_extents(const ext4_geometry_t* geometry, const uint8_t* 
                                 uint32_t last) noexcept nogil:
     cdef const ext4_extent_t* extent = <const ext4_extent_t*>(node + RECORD)
     cdef uint64_t next_block = first, block, start
+    cdef const char* text
     cdef uint32_t i, size
     for i in range(entries):
         block = ext4_le32(extent[i].ee_block)
@@ -53,8 +55,10 @@ cdef const char* verify_extents(const ext4_geometry_t* geometry, const uint8_t* 
         next_block = block + size
         if next_block - 1 > last:
             return b"an extent reaches past what its node is for"
-        if start <= geometry.first_data_block or start >= geometry.block_count or geometry.block_count - start < size:
-            return b"an extent lies outside the file system"
+        text = verify_place(geometry, start, size, b"an extent lies outside the file system",
+                            b"an extent lies in the file system's own metadata")
+        if text != NULL:
+            return text
     return NULL
 
 
@@ -62,6 +66,7 @@ cdef const char* verify_index(const ext4_geometry_t* geometry, const uint8_t* no
                               uint32_t last) noexcept nogil:
     cdef const ext4_extent_idx_t* index = <const ext4_extent_idx_t*>(node + RECORD)
     cdef uint64_t next_block = first, block, leaf
+    cdef const char* text
     cdef uint32_t i
     if entries == 0:
         return b"an index node without entries"
@@ -71,8 +76,10 @@ cdef const char* verify_index(const ext4_geometry_t* geometry, const uint8_t* no
         if block < next_block or block > last:
             return b"index entries are out of order"
         next_block = block + 1
-        if leaf <= geometry.first_data_block or leaf >= geometry.block_count:
-            return b"an extent tree block lies outside the file system"
+        text = verify_place(geometry, leaf, 1, b"an extent tree block lies outside the file system",
+                            b"an extent tree block lies in the file system's own metadata")
+        if text != NULL:
+            return text
     return NULL
 
 
@@ -146,6 +153,23 @@ cdef int add_to_set(block_set_t* blocks, uint64_t block, fault_t* fault) noexcep
     return 1
 
 
+cdef int merge_owners(const block_list_t* own, const block_list_t* above, block_list_t* merged,
+                      fault_t* fault) noexcept nogil:
+    cdef const block_ref_t* ref
+    cdef size_t i = 0, j = 0
+    merged.count = 0
+    while i < own.count or j < above.count:
+        if j == above.count or (i < own.count and own.items[i].owner <= above.items[j].owner):
+            ref = &own.items[i]
+            i += 1
+        else:
+            ref = &above.items[j]
+            j += 1
+        if append_block(merged, ref.block, ref.count, ref.owner, ref.first, ref.limit, fault) < 0:
+            return fault.code
+    return 0
+
+
 # Trees.
 
 cdef class ExtentTrees:
@@ -191,24 +215,6 @@ cdef class ExtentTrees:
                 tree.offset = block * self.geometry.block_size
                 return 0
             if append_block(list, block, 1, owner, ext4_le32(index[i].ei_block), limit, fault) < 0:
-                return fault.code
-        return 0
-
-    cdef int merge_level(self, int level, const block_list_t* above, block_list_t* merged,
-                         fault_t* fault) noexcept nogil:
-        """Children of roots and children of nodes of one level, in the order of their owners."""
-        cdef block_list_t* own = &self.roots[level]
-        cdef const block_ref_t* ref
-        cdef size_t i = 0, j = 0
-        merged.count = 0
-        while i < own.count or j < above.count:
-            if j == above.count or (i < own.count and own.items[i].owner < above.items[j].owner):
-                ref = &own.items[i]
-                i += 1
-            else:
-                ref = &above.items[j]
-                j += 1
-            if append_block(merged, ref.block, ref.count, ref.owner, ref.first, ref.limit, fault) < 0:
                 return fault.code
         return 0
 
@@ -258,7 +264,7 @@ cdef class ExtentTrees:
         cdef int level
         children.count = 0
         for level in range(EXT4_MAX_DEPTH - 1, -1, -1):
-            if self.merge_level(level, children, merged, fault) < 0:
+            if merge_owners(&self.roots[level], children, merged, fault) < 0:
                 return fault.code
             if level > 0 and merged.count > 0 and self.read_level(trees, level, merged, children, fault) < 0:
                 return fault.code

@@ -8,7 +8,7 @@ import socket
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,11 +38,11 @@ def need_ext4() -> None:
     need_programs("mke2fs", "mount", "umount", "debugfs")
 
 
-def make_image(path: Path, megabytes: int, *options: str) -> Path:
-    """A new sparse ext4 image; options are mke2fs's."""
+def make_image(path: Path, megabytes: int, *options: str, kind: str = "ext4") -> Path:
+    """A new sparse image of ext2, ext3 or ext4; options are mke2fs's."""
     with open(path, "wb") as image:
         image.truncate(megabytes * MEGABYTE)
-    subprocess.run(["mke2fs", "-t", "ext4", "-q", "-F", *options, os.fspath(path)], check=True, capture_output=True)
+    subprocess.run(["mke2fs", "-t", kind, "-q", "-F", *options, os.fspath(path)], check=True, capture_output=True)
     return path
 
 
@@ -224,6 +224,15 @@ def punch_alternate(path: Path, blocks: int, block_size: int) -> None:
         os.fsync(file.fileno())
         for block in range(1, blocks, 2):
             fallocate(file.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, block * block_size, block_size)
+
+
+def write_blocks(path: Path, block_size: int, logical: Iterable[int], size: int | None = None) -> None:
+    """A file with data in these blocks and holes between; a hole at its end when size is larger."""
+    with open(path, "wb", buffering=0) as file:
+        for block in logical:
+            os.pwrite(file.fileno(), struct.pack("<Q", block) * (block_size // 8), block * block_size)
+        if size is not None:
+            file.truncate(size)
 
 
 def write_alternate(path: Path, blocks: int, block_size: int) -> None:

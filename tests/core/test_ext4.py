@@ -39,6 +39,8 @@ def map_image(path: Path, *, is_frozen: bool = False) -> ExtentMap:
         ("-O", "^metadata_csum,uninit_bg"),
         ("-O", "^metadata_csum,^uninit_bg,^64bit,^flex_bg"),
         ("-O", "^dir_index,^has_journal,^filetype"),
+        ("-O", "^resize_inode,meta_bg", "-b", "1024"),
+        ("-O", "^resize_inode,meta_bg,^64bit", "-b", "1024", "-g", "256"),
     ],
     ids=lambda options: " ".join(options) or "defaults",
 )
@@ -137,20 +139,21 @@ def test_a_live_map_finds_what_was_synced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("raw", "count", "flags"), [(0x7FFF, 32767, 0), (0x8000, 32768, 0), (0x8001, 1, 0x800)])
 def test_lengths_about_32768(tmp_path: Path, raw: int, count: int, flags: int) -> None:
     """Length 0x8000 is a full written extent; above it, an unwritten one of length - 0x8000."""
-    image = images.make_image(tmp_path / "image", 200, "-b", "4096")
+    image = images.make_image(tmp_path / "image", 400, "-b", "4096")
+    group_2 = 65536  # its blocks are all for data: its bitmaps and inodes stand in group 0, it has no superblock
     with images.mounted(image) as point, open(point / "file", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, 4096)
         file.truncate(150 << 20)
     surgeon = Surgeon(image)
     number = surgeon.number("/file")
-    surgeon.write(surgeon.inode(number) + 0x28 + 12 + 4, struct.pack("<HHI", raw, 0, 1000))
+    surgeon.write(surgeon.inode(number) + 0x28 + 12 + 4, struct.pack("<HHI", raw, 0, group_2))
     surgeon.fix_inode(number)
 
     extent_map = map_image(image)
     row = numpy.asarray(extent_map.files)[extent_map.find_file(number)]
     extent = numpy.asarray(extent_map.extents)[int(row["first_extent"])]
     assert (int(row["extent_count"]), int(extent["count"]), int(extent["flags"])) == (1, count, flags)
-    assert (int(extent["logical"]), int(extent["physical"])) == (0, 1000)
+    assert (int(extent["logical"]), int(extent["physical"])) == (0, group_2)
     assert extent_map.problems == []
 
 

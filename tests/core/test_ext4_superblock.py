@@ -58,7 +58,6 @@ def test_a_new_file_system_opens_without_warnings(image: Path) -> None:
     [
         (INCOMPAT, 0x1, "incompat feature compression (0x1)"),
         (INCOMPAT, 0x8, "incompat feature journal_dev (0x8)"),
-        (INCOMPAT, 0x10, "incompat feature meta_bg (0x10)"),
         (INCOMPAT, 0x100, "incompat feature mmp (0x100)"),
         (INCOMPAT, 0x400, "incompat feature ea_inode (0x400)"),
         (INCOMPAT, 0x1000, "incompat feature dirdata (0x1000)"),
@@ -206,10 +205,3 @@ def test_a_superblock_that_changes_while_it_is_mapped_is_stale(image: Path) -> N
         done.set()
         writer.join()
     assert errors.Stale in seen
-
-
-@pytest.mark.parametrize("kind", ["ext2", "ext3"])
-def test_a_file_system_without_extents_is_refused_as_a_whole(image: Path, kind: str) -> None:
-    subprocess.run(["mke2fs", "-t", kind, "-q", "-F", image], check=True, capture_output=True)
-    with pytest.raises(errors.Unsupported, match="files mapped by indirect blocks: no extents feature"):
-        open_image(image)

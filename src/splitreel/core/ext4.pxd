@@ -3,8 +3,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
-from splitreel.core.ext4_disk cimport ext4_superblock_t
-from splitreel.core.ext4_superblock cimport ext4_geometry_t
+from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_superblock_t
+from splitreel.core.ext4_indirect cimport IndirectTrees
+from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretches_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
 from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
@@ -31,8 +32,11 @@ cdef class Ext4(Filesystem):
     cdef int trust                                 # ext4_trust_t
     cdef readonly list warnings
     cdef ext4_statistics_t counts
-    cdef Sweep table_sweep, block_sweep
+    cdef Sweep table_sweep, block_sweep, pointer_sweep
     cdef ExtentTrees trees
+    cdef IndirectTrees indirects
+    cdef stretches_t metadata                      # the file system's own blocks
+    cdef block_list_t descriptors
     cdef HeapWriter heap
     cdef DirectoryWalk directories
     cdef inode_index_t index
@@ -57,9 +61,12 @@ cdef class Ext4(Filesystem):
     cdef int scan_piece(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
                         fault_t* fault) noexcept nogil
     cdef int gather_trees(self, const block_ref_t* ref, const uint8_t* data, fault_t* fault) noexcept nogil
+    cdef int gather_tree(self, uint32_t number, const ext4_inode_t* inode, uint32_t slot,
+                         fault_t* fault) noexcept nogil
     cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
                           fault_t* fault) noexcept nogil
-    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, uint32_t slot, fault_t* fault) noexcept nogil
+    cdef int append_extents(self, ExtentMap target, const uint8_t* raw, int layout, uint32_t slot,
+                            fault_t* fault) noexcept nogil
     cdef int append_heap(self, ExtentMap target, const uint8_t* raw, int layout, fault_t* fault) noexcept nogil
     cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
                         fault_t* fault) noexcept nogil

@@ -15,6 +15,7 @@ cdef struct tree_t:
     const char* damage                             # what is wrong; NULL while nothing is
     uint32_t seed                                  # inode_seed
     uint32_t depth                                 # of the root; 0: extents stand in the inode
+    uint64_t end                                   # mapped by indirect blocks: the first block behind the file's end
 
 # Text of what is wrong with the node, or NULL. depth -1: the root, of any depth. Blocks first..last are the node's.
 cdef const char* verify_node(const ext4_geometry_t* geometry, const uint8_t* node, uint32_t room, int depth,
@@ -25,6 +26,12 @@ cdef struct block_set_t:                           # block numbers, open address
     uint64_t* places
     size_t capacity                                # a power of two
     size_t count
+
+# 1 when the block is new, 0 when it was there, or FAULT_NO_MEMORY.
+cdef int add_to_set(block_set_t* blocks, uint64_t block, fault_t* fault) noexcept nogil
+# What roots lead to and what nodes of the level above lead to, in the order of their owners; of one owner roots first.
+cdef int merge_owners(const block_list_t* own, const block_list_t* above, block_list_t* merged,
+                      fault_t* fault) noexcept nogil
 
 cdef class ExtentTrees:
     # Resolves the trees below the roots of many inodes, level by level with a deep queue, until only leaves are left,
@@ -47,8 +54,6 @@ cdef class ExtentTrees:
     cdef int resolve(self, tree_t* trees, fault_t* fault) noexcept nogil
     cdef int read_level(self, tree_t* trees, int level, const block_list_t* nodes, block_list_t* children,
                         fault_t* fault) noexcept nogil
-    cdef int merge_level(self, int level, const block_list_t* above, block_list_t* merged,
-                         fault_t* fault) noexcept nogil
     cdef const char* check_block(self, const tree_t* tree, const block_ref_t* ref, const uint8_t* node,
                                  int level) noexcept nogil
     cdef int next_leaf(self, fault_t* fault) noexcept nogil
