@@ -9,9 +9,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memset
 
-from splitreel.core.fault cimport FAULT_NO_MEMORY, fault_t, set_fault
+from splitreel.core.extent cimport ExtentMap
+from splitreel.core.fault cimport FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
 from splitreel.core.xfs_disk cimport xfs_be16, xfs_be32, xfs_load32
-from splitreel.core.xfs_fork cimport close_fork, fork_block, open_fork, remote_value, verify_self
+from splitreel.core.xfs_fork cimport (
+    close_fork,
+    extents_of,
+    fork_block,
+    geometry_of,
+    open_fork,
+    remote_value,
+    verify_self,
+)
 from splitreel.core.xfs_names_disk cimport (
     XFS_ATTR3_LEAF_MAGIC,
     XFS_ATTR_INCOMPLETE,
@@ -343,3 +352,35 @@ cdef const char* attr_fork(HeapWriter heap, const xfs_geometry_t* geometry, uint
     close_fork(&reader.fork)
     free(reader.value)
     return text
+
+
+def write_attributes(ExtentMap target not None, uint64_t file_index, bytes sector not None, uint64_t owner,
+                     bytes fork not None, list extents=None):
+    """Give a file of an unsealed map the record of its attribute fork; for tests.
+
+    fork is what stands in the inode, or with extents, (logical, physical, count) in blocks, their blocks one behind the
+    other; sector the first 32768 bytes of the file system. Returns the text of what is wrong, or None.
+
+    Raises:
+        Corrupt, Unsupported: the superblock is not one that is read.
+        Misuse: the extents are not as long as the blocks.
+    """
+    cdef HeapWriter heap = HeapWriter()
+    cdef xfs_geometry_t geometry
+    cdef fault_t fault
+    cdef extent_t* rows
+    cdef const char* text
+    cdef const uint8_t* data = <const uint8_t*><const char*>fork
+    if file_index >= target.file_count or target.sealed:
+        raise IndexError(file_index)
+    geometry_of(sector, &geometry)
+    heap.begin()
+    if extents is None:
+        text = attr_shortform(heap, data, len(fork), &fault)
+    else:
+        rows = extents_of(extents, len(fork) // geometry.block_size)
+        text = attr_fork(heap, &geometry, owner, rows, len(extents), data, &fault)
+        free(rows)
+    if fault.code < 0 or heap.finish(target, &target.files[file_index], &fault) < 0:
+        raise_fault(&fault)
+    return None if text == NULL else text.decode()

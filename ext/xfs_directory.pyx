@@ -8,12 +8,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from splitreel.core.device cimport BlockDevice
 from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, extent_t, file_t
-from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault
-from splitreel.core.sweep cimport SWEEP_SPAN, append_block, block_ref_t, free_blocks
+from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
+from splitreel.core.sweep cimport SWEEP_SPAN, Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.walk cimport NameWalk, directory_t
 from splitreel.core.xfs_disk cimport digest_records, xfs_be16, xfs_be32, xfs_be64, xfs_load16, xfs_load32, xfs_load64
-from splitreel.core.xfs_fork cimport verify_self
+from splitreel.core.xfs_fork cimport geometry_of, verify_self
 from splitreel.core.xfs_names_disk cimport (
     XFS_DIR2_BLOCK_MAGIC,
     XFS_DIR2_DATA_ALIGN,
@@ -32,6 +33,7 @@ from splitreel.core.xfs_names_disk cimport (
     xfs_dir2_sf_hdr_t,
     xfs_dir3_data_hdr_t,
 )
+from splitreel.core.xfs_superblock cimport XFS_MAX_SECTOR
 
 cdef enum:
     DATA_SPACE_LOG = 35                            # bits of a byte's offset in a directory, as far as entries go
@@ -39,6 +41,7 @@ cdef enum:
     TAG = 2                                        # and of its own offset, behind
     SHORT = 3                                      # bytes of an entry in an inode before its name
     INUMBER_BITS = 56
+    RING = 8 << 20                                 # bytes in flight
 
 # S_IFMT bits by file type; the last is a whiteout, a character device.
 cdef uint32_t* types = [0, 0o100000, 0o040000, 0o020000, 0o060000, 0o010000, 0o140000, 0o120000, 0o020000]
@@ -302,6 +305,34 @@ cdef class XfsWalk(NameWalk):
         if at != size:
             self.damaged(target, directory.file, 0, b"a directory with fewer entries than its size says")
         return 0
+
+    def names(self, BlockDevice device not None, ExtentMap target not None, uint64_t root, dict local not None):
+        """Append the names of a file system to an unsealed map of its files and extents; for tests.
+
+        local: what stands in the inode of a directory, by its index into files.
+
+        Raises:
+            Corrupt, Unsupported: the superblock is not one that is read; the root is no directory.
+            DeviceError: the device does not read.
+        """
+        cdef xfs_geometry_t geometry
+        cdef fault_t fault
+        cdef bytes entries
+        cdef int rc
+        geometry_of(device.pread(0, XFS_MAX_SECTOR), &geometry)
+        self.sweep = Sweep(device, geometry.block_size, RING)
+        self.blocks_left = geometry.block_count
+        rc = self.set_geometry(&geometry, &fault)
+        for file in sorted(local):
+            entries = local[file]
+            if rc >= 0:
+                rc = self.keep_local(file, <const uint8_t*><const char*>entries, len(entries), &fault)
+        if rc >= 0:
+            rc = self.walk(target, root, &fault)
+        self.sweep.stop()
+        self.reset()
+        if rc < 0:
+            raise_fault(&fault)
 
 
 cdef uint64_t load_inode(const uint8_t* bytes, uint32_t size) noexcept nogil:

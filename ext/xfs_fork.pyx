@@ -5,10 +5,10 @@ xfs_symlink_remote.c: a value has a header in each of its blocks, a symlink targ
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 
-from splitreel.core.fault cimport FAULT_NO_MEMORY, fault_t, set_fault
+from splitreel.core.fault cimport FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
 from splitreel.core.xfs_disk cimport xfs_be32, xfs_load64
 from splitreel.core.xfs_names_disk cimport (
     XFS_ATTR3_RMT_MAGIC,
@@ -18,7 +18,7 @@ from splitreel.core.xfs_names_disk cimport (
     xfs_attr3_rmt_hdr_t,
     xfs_self_t,
 )
-from splitreel.core.xfs_superblock cimport xfs_crc_ok
+from splitreel.core.xfs_superblock cimport XFS_MAX_SECTOR, decode_superblock, xfs_crc_ok
 
 cdef enum:
     DADDR_LOG = 9                                  # blocks name their place in units of 512 bytes, whatever a sector is
@@ -146,3 +146,50 @@ cdef const char* symlink_target(const xfs_geometry_t* geometry, uint64_t owner, 
     if memchr(out, 0, size) != NULL:
         return b"a symlink whose target holds a null byte"
     return NULL
+
+
+# For tests.
+
+cdef int geometry_of(bytes sector, xfs_geometry_t* geometry) except -1:
+    """The geometry of a superblock; the device is taken to be long enough."""
+    cdef fault_t fault
+    if len(sector) < XFS_MAX_SECTOR:
+        set_fault(&fault, FAULT_MISUSE, b"decoding a superblock", 0, 0, b"32768 bytes from the start of the device")
+        return raise_fault(&fault)
+    if decode_superblock(<const uint8_t*><const char*>sector, <uint64_t>1 << 62, geometry, &fault) < 0:
+        return raise_fault(&fault)
+    return 0
+
+
+cdef extent_t* extents_of(list rows, uint64_t block_count) except NULL:
+    """(logical, physical, count) of each; together they are block_count blocks. The caller frees them."""
+    cdef fault_t fault
+    cdef extent_t* extents
+    if sum(row[2] for row in rows) != block_count:
+        set_fault(&fault, FAULT_MISUSE, b"reading a fork", 0, 0, b"the extents are not as long as the bytes")
+        raise_fault(&fault)
+    extents = <extent_t*>calloc(len(rows) + 1, sizeof(extent_t))
+    if extents == NULL:
+        raise MemoryError
+    for i, (logical, physical, count) in enumerate(rows):
+        extents[i].logical, extents[i].physical, extents[i].count = logical, physical, count
+    return extents
+
+
+def join_target(bytes sector not None, uint64_t owner, list extents not None, bytes blocks not None, uint32_t size):
+    """(target or None, text of what is wrong or None) of a symlink in blocks; for tests. extents: (logical, physical,
+    count) in blocks of the file system whose first 32768 bytes are sector.
+
+    Raises:
+        Corrupt, Unsupported: the superblock is not one that is read.
+        Misuse: the extents are not as long as the blocks.
+    """
+    cdef xfs_geometry_t geometry
+    cdef uint8_t out[XFS_SYMLINK_MAXLEN]
+    cdef extent_t* rows
+    cdef const char* text
+    geometry_of(sector, &geometry)
+    rows = extents_of(extents, len(blocks) // geometry.block_size)
+    text = symlink_target(&geometry, owner, rows, len(extents), <const uint8_t*><const char*>blocks, size, out)
+    free(rows)
+    return (<bytes>out[:size], None) if text == NULL else (None, text.decode())

@@ -34,3 +34,7 @@ cdef const char* remote_value(const xfs_fork_t* fork, uint64_t logical, uint32_t
 # other. Text of what is wrong, or NULL; out then holds a target without null bytes.
 cdef const char* symlink_target(const xfs_geometry_t* geometry, uint64_t owner, const extent_t* extents,
                                 uint32_t count, const uint8_t* bytes, uint32_t size, uint8_t* out) noexcept nogil
+
+# For tests of those who read a fork.
+cdef int geometry_of(bytes sector, xfs_geometry_t* geometry) except -1
+cdef extent_t* extents_of(list rows, uint64_t block_count) except NULL

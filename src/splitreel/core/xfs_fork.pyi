@@ -1,0 +1,3 @@
+def join_target(
+    sector: bytes, owner: int, extents: list[tuple[int, int, int]], blocks: bytes, size: int
+) -> tuple[bytes | None, str | None]: ...
