@@ -101,6 +101,61 @@ cdef int64_t pread_full(int fd, uint8_t* destination, uint64_t size, uint64_t of
     return <int64_t>done
 
 
+cdef int read_straight(int fd, uint32_t alignment, uint64_t offset, uint8_t* destination, size_t size,
+                       fault_t* fault) noexcept nogil:
+    cdef int64_t got = pread_full(fd, destination, size, offset, alignment)
+    if got < 0:
+        return set_os_fault(fault, FAULT_IO, <int>-got, "reading a device", offset)
+    if <uint64_t>got < size:
+        return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset + <uint64_t>got, SHRUNK)
+    return 0
+
+
+cdef int read_bounced(int fd, uint32_t block_size, uint8_t* bounce, uint64_t offset, uint8_t* destination, size_t size,
+                      size_t* part, fault_t* fault) noexcept nogil:
+    # Reads the head up to a block boundary where the rest can then go straight, else as much as the bounce holds.
+    cdef uint64_t mask = block_size - 1
+    cdef uint64_t head = offset & mask
+    cdef uint64_t wanted = min(size, BOUNCE_SIZE - head)
+    cdef int64_t got
+    if head != 0 and ((<uint64_t>destination - offset) & mask) == 0:
+        wanted = min(wanted, mask + 1 - head)
+    got = pread_full(fd, bounce, (head + wanted + mask) & ~mask, offset - head, block_size)
+    if got < 0:
+        return set_os_fault(fault, FAULT_IO, <int>-got, "reading a device", offset)
+    if <uint64_t>got < head + wanted:
+        return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset, SHRUNK)
+    memcpy(destination, bounce + head, wanted)
+    part[0] = wanted
+    return 0
+
+
+cdef int read_range(int fd, uint32_t block_size, bint direct, uint8_t* bounce, uint64_t offset, uint8_t* destination,
+                    size_t size, fault_t* fault) noexcept nogil:
+    cdef uint64_t mask = block_size - 1 if direct else 0
+    cdef size_t part = 0
+    cdef int rc
+    while size != 0:
+        if (offset & mask) == 0 and (<size_t>destination & mask) == 0 and size > mask:
+            part = size & ~mask
+            rc = read_straight(fd, block_size if direct else 1, offset, destination, part, fault)
+        else:
+            rc = read_bounced(fd, block_size, bounce, offset, destination, size, &part, fault)
+        if rc < 0:
+            return rc
+        offset += part
+        destination += part
+        size -= part
+    return 0
+
+
+cdef uint8_t* new_bounce() noexcept nogil:
+    cdef void* memory = NULL
+    if posix_memalign(&memory, LARGEST_BLOCK, BOUNCE_SIZE) != 0:
+        return NULL
+    return <uint8_t*>memory
+
+
 cdef int refuse_kind(unsigned int mode, fault_t* fault) noexcept nogil:
     cdef const char* detail = "it is neither a block device nor a regular file"
     if S_ISBLK(mode) or S_ISREG(mode):
@@ -184,8 +239,8 @@ cdef class BlockDevice:
 
     cdef int choose_alignment(self, bint is_block, fault_t* fault) noexcept nogil:
         cdef int64_t alignment = self.logical_block_size
-        if posix_memalign(<void**>&self.bounce, LARGEST_BLOCK, BOUNCE_SIZE) != 0:
-            self.bounce = NULL
+        self.bounce = new_bounce()
+        if self.bounce == NULL:
             return set_fault(fault, FAULT_NO_MEMORY, "opening a device", 0, 0, NULL)
         if self.direct and not is_block:
             alignment = odirect_alignment(self.fd)
@@ -222,54 +277,15 @@ cdef class BlockDevice:
         return 0
 
     cdef int read(self, uint64_t offset, void* destination, size_t size, fault_t* fault) noexcept nogil:
-        cdef uint8_t* out = <uint8_t*>destination
-        cdef uint64_t mask = self.logical_block_size - 1 if self.direct else 0
-        cdef size_t part
-        cdef int rc
         if self.fd < 0:
             return set_fault(fault, FAULT_MISUSE, "reading a device", 0, offset, "the device is closed")
         if offset > self.size or size > self.size - offset:
             return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset, NULL)
-        while size != 0:
-            if (offset & mask) == 0 and (<size_t>out & mask) == 0 and size > mask:
-                part = size & ~mask
-                rc = self.read_straight(offset, out, part, fault)
-            else:
-                rc = self.read_bounced(offset, out, size, &part, fault)
-            if rc < 0:
-                return rc
-            offset += part
-            out += part
-            size -= part
-        return 0
+        return read_range(self.fd, self.logical_block_size, self.direct, self.bounce, offset,
+                          <uint8_t*>destination, size, fault)
 
-    cdef int read_straight(self, uint64_t offset, uint8_t* destination, size_t size, fault_t* fault) noexcept nogil:
-        cdef int64_t got = pread_full(self.fd, destination, size, offset,
-                                      self.logical_block_size if self.direct else 1)
-        if got < 0:
-            return set_os_fault(fault, FAULT_IO, <int>-got, "reading a device", offset)
-        if <uint64_t>got < size:
-            return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset + <uint64_t>got,
-                             SHRUNK)
-        return 0
-
-    cdef int read_bounced(self, uint64_t offset, uint8_t* destination, size_t size, size_t* part,
-                          fault_t* fault) noexcept nogil:
-        # Reads the head up to a block boundary where the rest can then go straight, else as much as the bounce holds.
-        cdef uint64_t mask = self.logical_block_size - 1
-        cdef uint64_t head = offset & mask
-        cdef uint64_t wanted = min(size, BOUNCE_SIZE - head)
-        cdef int64_t got
-        if head != 0 and ((<uint64_t>destination - offset) & mask) == 0:
-            wanted = min(wanted, mask + 1 - head)
-        got = pread_full(self.fd, self.bounce, (head + wanted + mask) & ~mask, offset - head, self.logical_block_size)
-        if got < 0:
-            return set_os_fault(fault, FAULT_IO, <int>-got, "reading a device", offset)
-        if <uint64_t>got < head + wanted:
-            return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset, SHRUNK)
-        memcpy(destination, self.bounce + head, wanted)
-        part[0] = wanted
-        return 0
+    cdef bint is_open(self) noexcept nogil:
+        return self.fd >= 0
 
     cdef void close_device(self) noexcept nogil:
         if self.fd >= 0:
@@ -288,10 +304,10 @@ cdef class BlockDevice:
         cdef fault_t fault
         cdef int rc
         cdef char* into
-        if self.fd >= 0 and size > self.size:
+        if self.is_open() and size > self.size:
             set_fault(&fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset, NULL)
             raise_fault(&fault)
-        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size if self.fd >= 0 else 0)
+        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size if self.is_open() else 0)
         into = PyBytes_AS_STRING(data)
         with nogil:
             rc = self.read(offset, into, size, &fault)

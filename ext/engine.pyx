@@ -15,7 +15,7 @@ from splitreel.core.device cimport AlignedBuffer, BlockDevice, BufferRing, raise
 from splitreel.core.fault cimport (
     FAULT_ALIGNMENT, FAULT_IO, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault, set_os_fault,
 )
-from splitreel.core.readpool cimport MOST_DEPTH, pool_close, pool_open, pool_pop, pool_push, request_t
+from splitreel.core.readpool cimport MOST_DEPTH, next_read, pool_close, pool_open, pool_pop, pool_push, request_t
 
 
 cdef extern from "uring.h" nogil:
@@ -24,6 +24,7 @@ cdef extern from "uring.h" nogil:
     int uring_open(uring_t* uring, unsigned int depth)
     void uring_close(uring_t* uring)
     int uring_queue(uring_t* uring, int fd, void* destination, uint32_t size, uint64_t offset, uint64_t id)
+    int uring_queue_nothing(uring_t* uring, uint64_t id)
     int uring_submit(uring_t* uring, unsigned int wait)
     int uring_next(uring_t* uring, uint64_t* id, int* result)
 
@@ -39,6 +40,21 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     MOST_RETRIES = 100                               # of EAGAIN and EINTR without progress, then it is an error
     LARGEST_REQUEST = 1 << 30
+
+
+cdef void advance_request(request_t* request, uint32_t got, uint32_t alignment) noexcept nogil:
+    request.done += got
+    if request.done < request.wanted and (got == 0 or request.done % alignment != 0):
+        request.os_errno = EIO                       # the device ends here
+
+
+cdef void advance_piece(request_t* request, uint32_t got) noexcept nogil:
+    # A read may bring more than the piece, whose end need not be aligned: what follows it is read after.
+    cdef uint32_t part = min(got, request.piece)
+    request.done += part
+    request.piece -= part
+    if request.piece != 0 and (got == 0 or got % request.alignment != 0):
+        request.os_errno = EIO                       # its source ends here
 
 
 @cython.no_gc_clear  # what is read into must outlive the wait in __dealloc__
@@ -81,6 +97,7 @@ cdef class ReadEngine:
         if rc < 0:
             raise_fault(&fault)
         engine.depth = depth
+        engine.spans = device.spans
         with nogil:
             rc = engine.start(device, try_uring, try_threads, &fault)
         if rc < 0 and fault.code == FAULT_IO:
@@ -95,7 +112,7 @@ cdef class ReadEngine:
     cdef int start(self, BlockDevice device, int try_uring, int try_threads, fault_t* fault) noexcept nogil:
         cdef uint32_t i
         cdef int rc = -1
-        if device.fd < 0:
+        if not device.is_open():
             return set_fault(fault, FAULT_MISUSE, "opening a read engine", 0, 0, "the device is closed")
         self.owner = getpid()
         self.device_size = device.size
@@ -108,13 +125,17 @@ cdef class ReadEngine:
         for i in range(self.depth):
             self.free_slots[i] = i
         self.free_count = self.depth
-        self.fd = fcntl(device.fd, F_DUPFD_CLOEXEC, 0)
-        if self.fd < 0:
-            return set_os_fault(fault, FAULT_IO, errno, "opening a read engine", 0)
+        if self.spans is not None:
+            self.table = &self.spans.table
+        else:
+            self.fd = fcntl(device.fd, F_DUPFD_CLOEXEC, 0)
+            if self.fd < 0:
+                return set_os_fault(fault, FAULT_IO, errno, "opening a read engine", 0)
         if try_uring:
             rc = self.start_uring()
         if rc < 0 and try_threads:
-            rc = pool_open(&self.pool, self.requests, self.depth, self.fd, self.alignment)
+            rc = pool_open(&self.pool, self.requests, self.depth, self.fd, self.alignment, self.table)
+        self.is_open = rc == 0
         return 0 if rc == 0 else set_os_fault(fault, FAULT_IO, -rc, "opening a read engine", 0)
 
     cdef int start_uring(self) noexcept nogil:
@@ -131,7 +152,7 @@ cdef class ReadEngine:
 
     cdef int check(self, uint64_t offset, uint8_t* destination, uint32_t size, fault_t* fault) noexcept nogil:
         cdef const char* site = "submitting a read"
-        if self.fd < 0:
+        if not self.is_open:
             return set_fault(fault, FAULT_MISUSE, site, 0, offset, "the engine is closed")
         if self.in_flight >= self.depth:
             return set_fault(fault, FAULT_MISUSE, site, 0, offset, "as many reads as the queue is deep are in flight")
@@ -171,8 +192,20 @@ cdef class ReadEngine:
         if self.pool != NULL:
             pool_push(self.pool, slot)
             return 0
+        if self.table != NULL:
+            return self.queue_piece(slot)
         return uring_queue(<uring_t*>self.uring, self.fd, request.destination + request.done,
                            request.size - request.done, request.offset + request.done, slot)
+
+    cdef int queue_piece(self, uint32_t slot) noexcept nogil:
+        # The next piece of a request to a spanned device; finish() comes back for the others.
+        cdef request_t* request = &self.requests[slot]
+        cdef uint64_t physical = 0
+        cdef int fd = -1
+        cdef uint32_t size = next_read(self.table, request, &fd, &physical)
+        if size == 0:
+            return uring_queue_nothing(<uring_t*>self.uring, slot)
+        return uring_queue(<uring_t*>self.uring, fd, request.destination + request.done, size, physical, slot)
 
     cdef int flush(self, fault_t* fault) noexcept nogil:
         cdef int rc = 0
@@ -186,9 +219,9 @@ cdef class ReadEngine:
         cdef uint32_t slots[MOST_DEPTH]
         cdef uint32_t count, i
         cdef int rc
-        if self.fd < 0 or minimum > capacity:
+        if not self.is_open or minimum > capacity:
             return set_fault(fault, FAULT_MISUSE, "reaping reads", 0, 0,
-                             "the engine is closed" if self.fd < 0 else "more are awaited than there is room for")
+                             "the engine is closed" if not self.is_open else "more are awaited than there is room for")
         capacity = min(capacity, self.in_flight)
         minimum = min(minimum, self.in_flight)
         if self.uring != NULL:
@@ -221,6 +254,7 @@ cdef class ReadEngine:
     cdef bint finish(self, uint32_t slot, int result) noexcept nogil:
         # True when the request is complete; otherwise what is left of it has been queued again.
         cdef request_t* request = &self.requests[slot]
+        cdef int rc
         if result == -EINTR or result == -EAGAIN:
             request.retries += 1
             if request.retries > MOST_RETRIES:
@@ -229,13 +263,16 @@ cdef class ReadEngine:
             request.os_errno = -result
         else:
             request.retries = 0
-            request.done += <uint32_t>result
-            if request.done < request.wanted and (result == 0 or request.done % self.alignment != 0):
-                request.os_errno = EIO               # the device ends here
+            if self.table != NULL:
+                advance_piece(request, <uint32_t>result)
+            else:
+                advance_request(request, <uint32_t>result, self.alignment)
         if request.os_errno != 0 or request.done >= request.wanted:
             return True
-        request.os_errno = -self.queue(slot)
-        return request.os_errno != 0
+        rc = self.queue(slot)
+        if rc < 0:
+            request.os_errno = -rc
+        return rc < 0
 
     cdef void complete(self, uint32_t slot, read_completion_t* out) noexcept nogil:
         cdef request_t* request = &self.requests[slot]
@@ -250,7 +287,7 @@ cdef class ReadEngine:
         cdef read_completion_t forgotten[64]
         cdef fault_t fault
         cdef int failures = 0
-        while self.fd >= 0 and self.in_flight != 0 and failures < MOST_RETRIES:
+        while self.is_open and self.in_flight != 0 and failures < MOST_RETRIES:
             if self.reap(forgotten, 64, 1, &fault) < 0:
                 failures += 1
 
@@ -266,7 +303,9 @@ cdef class ReadEngine:
             free(self.free_slots)
         if self.fd >= 0:
             c_close(self.fd)
+        self.is_open = False
         self.fd = -1
+        self.table = NULL
         self.in_flight = 0
         self.uring = NULL
         self.pool = NULL
@@ -339,6 +378,7 @@ cdef class ReadEngine:
         with nogil:
             self.close_engine()
         self.held.clear()
+        self.spans = None
 
     def __enter__(self):
         return self

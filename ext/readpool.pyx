@@ -6,8 +6,10 @@ One mutex guards two rings of slots: queued and done. Workers hold it only to ta
 from libc.errno cimport EIO, ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from splitreel.core.device cimport pread_full
+from splitreel.core.spantable cimport SPAN_LINEAR, SPAN_MEMORY, next_piece, piece_descriptor, span_piece_t
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -57,13 +59,56 @@ cdef struct pool_t:
     bint stop
     int fd
     uint32_t alignment
+    const span_table_t* table
     pthread_t workers[MOST_WORKERS]
     uint32_t worker_count
 
 
+cdef uint32_t next_read(const span_table_t* table, request_t* request, int* fd, uint64_t* physical) noexcept nogil:
+    cdef span_piece_t piece
+    cdef uint8_t* destination
+    cdef uint64_t offset
+    while request.done < request.wanted:
+        offset = request.offset + request.done
+        if offset >= table.size:
+            request.os_errno = EIO
+            return 0
+        destination = request.destination + request.done
+        next_piece(table, offset, min(<uint64_t>(request.wanted - request.done), table.size - offset), &piece)
+        if piece.kind == SPAN_LINEAR:
+            fd[0] = piece_descriptor(table, &piece, destination, &request.alignment)
+            physical[0] = piece.physical
+            request.piece = <uint32_t>piece.size
+            return (request.piece + request.alignment - 1) & ~(request.alignment - 1)
+        if piece.kind == SPAN_MEMORY:
+            memcpy(destination, piece.bytes, piece.size)
+        else:
+            memset(destination, 0, piece.size)
+        request.done += <uint32_t>piece.size
+    return 0
+
+
+cdef void pool_read_spans(const span_table_t* table, request_t* request) noexcept nogil:
+    cdef uint64_t physical = 0
+    cdef int64_t got
+    cdef int fd = -1
+    cdef uint32_t size = next_read(table, request, &fd, &physical)
+    while size != 0:
+        got = pread_full(fd, request.destination + request.done, size, physical, request.alignment)
+        if got < <int64_t>request.piece:
+            request.os_errno = <int>-got if got < 0 else EIO
+            return
+        request.done += request.piece
+        size = next_read(table, request, &fd, &physical)
+
+
 cdef void pool_read(pool_t* pool, request_t* request) noexcept nogil:
     # All of size, since with O_DIRECT a length must be whole blocks, also at the odd end of an image.
-    cdef int64_t got = pread_full(pool.fd, request.destination, request.size, request.offset, pool.alignment)
+    cdef int64_t got
+    if pool.table != NULL:
+        pool_read_spans(pool.table, request)
+        return
+    got = pread_full(pool.fd, request.destination, request.size, request.offset, pool.alignment)
     if got < 0:
         request.os_errno = <int>-got
     elif <uint64_t>got < request.wanted:
@@ -135,7 +180,8 @@ cdef int start_workers(pool_t* pool) noexcept nogil:
     return 0 if pool.worker_count != 0 else -rc
 
 
-cdef int pool_open(pool_t** opened, request_t* requests, uint32_t depth, int fd, uint32_t alignment) noexcept nogil:
+cdef int pool_open(pool_t** opened, request_t* requests, uint32_t depth, int fd, uint32_t alignment,
+                   const span_table_t* table) noexcept nogil:
     cdef pool_t* pool = <pool_t*>calloc(1, sizeof(pool_t))
     cdef int rc
     if pool == NULL:
@@ -144,6 +190,7 @@ cdef int pool_open(pool_t** opened, request_t* requests, uint32_t depth, int fd,
     pool.depth = depth
     pool.fd = fd
     pool.alignment = alignment
+    pool.table = table
     rc = start_workers(pool)
     if rc < 0:
         free(pool)

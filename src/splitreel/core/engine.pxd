@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from splitreel.core.device cimport AlignedBuffer, BlockDevice
 from splitreel.core.fault cimport fault_t
 from splitreel.core.readpool cimport pool_t, request_t
+from splitreel.core.spantable cimport SpanTable, span_table_t
 
 cdef struct read_completion_t:
     uint64_t tag
@@ -26,7 +27,10 @@ cdef class ReadEngine:
     cdef void drain(self) noexcept nogil                       # wait for all in flight, forget their results
 
     # The rest is the engine's own.
-    cdef int fd                                    # a duplicate: the device may be closed first
+    cdef bint is_open
+    cdef int fd                                    # a duplicate: the device may be closed first; -1 with a table
+    cdef SpanTable spans                           # likewise: its table outlives the device
+    cdef const span_table_t* table                 # NULL unless the device is made of stretches of others
     cdef int owner                                 # process that opened it: a forked child has no threads and no reads
     cdef uint64_t device_size
     cdef uint32_t block_size
@@ -41,6 +45,7 @@ cdef class ReadEngine:
     cdef int start_uring(self) noexcept nogil
     cdef int check(self, uint64_t offset, uint8_t* destination, uint32_t size, fault_t* fault) noexcept nogil
     cdef int queue(self, uint32_t slot) noexcept nogil
+    cdef int queue_piece(self, uint32_t slot) noexcept nogil
     cdef int reap_uring(self, read_completion_t* out, uint32_t capacity, uint32_t minimum) noexcept nogil
     cdef bint finish(self, uint32_t slot, int result) noexcept nogil
     cdef void complete(self, uint32_t slot, read_completion_t* out) noexcept nogil
