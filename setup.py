@@ -1,6 +1,7 @@
 """Builds the compiled package splitreel.core: one extension for each ext/*.pyx; metadata stands in pyproject.toml."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -80,15 +81,26 @@ def extension(source: Path) -> Extension | None:
     )
 
 
-def forget_stale() -> None:
-    """Drop the generated C of each module whose own interface is newer.
+def interfaces(stem: str, found: dict[Path, None]) -> dict[Path, None]:
+    """The .pxd of a module and all that it cimports, by however many steps."""
+    path = ROOT / "src" / "splitreel" / "core" / f"{stem}.pxd"
+    if path.exists() and path not in found:
+        found[path] = None
+        for below in re.findall(r"^from splitreel\.core\.(\w+) cimport", path.read_text(), re.MULTILINE):
+            interfaces(below, found)
+    return found
 
-    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core. What cimports
-    a changed .pxd it regenerates by itself.
+
+def forget_stale() -> None:
+    """Drop the generated C of each module whose own interface, or one that this stands on, is newer.
+
+    Cython tracks a module's own .pxd only when it lies beside the .pyx; ours live in src/splitreel/core. What the .pyx
+    itself cimports it tracks.
     """
-    for interface in (ROOT / "src" / "splitreel" / "core").glob("*.pxd"):
-        generated = ROOT / "build" / "cython" / "ext" / f"{interface.stem}.c"
-        if generated.exists() and generated.stat().st_mtime < interface.stat().st_mtime:
+    for source in (ROOT / "ext").glob("*.pyx"):
+        generated = ROOT / "build" / "cython" / "ext" / f"{source.stem}.c"
+        newest = max((path.stat().st_mtime for path in interfaces(source.stem, {})), default=0)
+        if generated.exists() and generated.stat().st_mtime < newest:
             generated.unlink()
 
 
