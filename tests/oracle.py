@@ -169,6 +169,8 @@ def look_at(path: bytes, with_content: bool = False) -> Entry:
     if stat.S_ISLNK(about.st_mode):
         entry.target = os.readlink(path)  # noqa: PTH115  (a Path cannot hold every target: it drops slashes)
     for name in os.listxattr(path, follow_symlinks=False):
+        if name.startswith("trusted.SGI_ACL_"):  # XFS shows root its ACLs a second time, as they are stored
+            continue
         entry.xattrs[name] = os.getxattr(path, name, follow_symlinks=False)
     if stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME)
