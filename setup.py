@@ -56,6 +56,8 @@ def extension(source: Path) -> Extension | None:
         compile_args += SANITIZERS
         link_args += SANITIZERS
     macros: list[tuple[str, str | None]] = [("_GNU_SOURCE", None), ("_FILE_OFFSET_BITS", "64")]
+    if SANITIZE:
+        macros.append(("SPLITREEL_SANITIZE", None))
     if stem == "iscsi":
         found = pkg_config("libiscsi >= 1.19")
         if found is None:

@@ -6,7 +6,7 @@ is scanned in order: hash tree blocks look like blocks of empty entries, so that
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     ext4_digest,
     ext4_dir_entry_t,
@@ -84,7 +84,7 @@ cdef const char* verify_hash_node(const uint8_t* data, uint32_t block_size, uint
     crc = crc32c_update(seed, data, at + count * DX_ENTRY)
     crc = crc32c_update(crc, tail, 4)
     crc = ~crc32c_update(crc, &zero, 4)
-    if crc != ext4_load32(tail + 4):
+    if crc_differs(crc, ext4_load32(tail + 4)):
         return b"a hash tree node's checksum does not match"
     return NULL
 
@@ -96,7 +96,7 @@ cdef const char* verify_block(const uint8_t* data, uint32_t block_size, uint32_t
         return verify_hash_node(data, block_size, at, seed)
     if not has_tail(data, block_size):
         return b"a directory block without a checksum"
-    if ~crc32c_update(seed, data, block_size - TAIL) != ext4_load32(data + block_size - 4):
+    if crc_differs(~crc32c_update(seed, data, block_size - TAIL), ext4_load32(data + block_size - 4)):
         return b"a directory block's checksum does not match"
     return NULL
 

@@ -6,7 +6,7 @@ Source: Linux Documentation/filesystems/ext4, "Index Nodes" and "Inode Timestamp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     EXT4_COMPRBLK_FL,
     EXT4_EA_INODE_FL,
@@ -101,7 +101,7 @@ cdef const char* verify_inode(const ext4_geometry_t* geometry, uint32_t number, 
             stored |= <uint32_t>ext4_le16(inode.i_checksum_hi) << 16
         else:
             crc &= 0xFFFF
-        if crc != stored:
+        if crc_differs(crc, stored):
             return b"the inode's checksum does not match"
     if not known_type(ext4_le16(inode.i_mode)):
         return b"the inode's type is none that exists"

@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     COMPAT_HAS_JOURNAL,
     COMPAT_ORPHAN_FILE,
@@ -96,7 +96,7 @@ cdef int check_checksum(const ext4_superblock_t* raw, fault_t* fault) noexcept n
     cdef uint32_t crc = ~crc32c_update(0, raw, sizeof(ext4_superblock_t) - 4)
     if raw.s_checksum_type != CHECKSUM_CRC32C:
         return refuse(fault, b"s_checksum_type is not crc32c")
-    if ext4_le32(raw.s_checksum) != crc:
+    if crc_differs(ext4_le32(raw.s_checksum), crc):
         return refuse(fault, b"its checksum does not match; a backup superblock may (e2fsck -b 32768)")
     return 0
 

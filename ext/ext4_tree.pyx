@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     EXT4_MAX_DEPTH,
     ext4_digest,
@@ -227,7 +227,7 @@ cdef class ExtentTrees:
         if self.geometry.metadata_csum:
             if tail + TAIL > size:
                 return b"an extent node with more entries than fit"
-            if ~crc32c_update(tree.seed, node, tail) != ext4_load32(node + tail):
+            if crc_differs(~crc32c_update(tree.seed, node, tail), ext4_load32(node + tail)):
                 return b"an extent node's checksum does not match"
         return verify_node(self.geometry, node, size, level, ref.first, ref.limit)
 

@@ -7,7 +7,7 @@ shorter than what getxattr(2) shows (fs/ext4/acl.h against include/uapi/linux/po
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     ext4_le16,
     ext4_le32,
@@ -187,7 +187,7 @@ cdef const char* verify_xattr_block(const ext4_geometry_t* geometry, uint64_t bl
         crc = crc32c_update(crc, data, CHECKSUM)
         crc = crc32c_update(crc, &zero, 4)
         crc = ~crc32c_update(crc, data + CHECKSUM + 4, geometry.block_size - CHECKSUM - 4)
-        if crc != ext4_le32(header.h_checksum):
+        if crc_differs(crc, ext4_le32(header.h_checksum)):
             return b"an extended attribute block's checksum does not match"
     return NULL
 

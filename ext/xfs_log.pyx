@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport (
     FAULT_CORRUPT,
@@ -118,8 +118,8 @@ cdef bint record_whole(const uint8_t* record, uint32_t headers, uint32_t blocks,
     # mkfs.xfs and xfs_repair write their one unmount record without a checksum; the kernel takes it so, too.
     if stored == 0 and (not need_crc or xfs_be32(header.h_num_logops) == 1):
         return True
-    return (record_crc(record, headers, HEADER_SIZE) == stored
-            or record_crc(record, headers, HEADER_SIZE_32) == stored)
+    return (not crc_differs(record_crc(record, headers, HEADER_SIZE), stored)
+            or not crc_differs(record_crc(record, headers, HEADER_SIZE_32), stored))
 
 
 cdef void restore_words(uint8_t* record, uint32_t headers, uint32_t blocks) noexcept nogil:

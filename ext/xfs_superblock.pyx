@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_SHORT_DEVICE, FAULT_UNSUPPORTED, fault_t, set_fault
 from splitreel.core.xfs_disk cimport (
     XFS_INCOMPAT,
@@ -62,7 +62,7 @@ cdef bint xfs_crc_ok(const uint8_t* data, size_t length, size_t crc_offset) noex
     cdef uint32_t zero = 0
     cdef uint32_t crc = crc32c_update(crc32c_update(0, data, crc_offset), &zero, 4)
     crc = crc32c_update(crc, data + crc_offset + 4, length - crc_offset - 4)
-    return crc == xfs_load_crc(data + crc_offset)
+    return not crc_differs(crc, xfs_load_crc(data + crc_offset))
 
 
 cdef int refuse(fault_t* fault, const char* detail) noexcept nogil:

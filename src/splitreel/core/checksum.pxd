@@ -4,6 +4,10 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+# What a disk states against what was computed, for metadata: true when they differ. A sanitized build can be told to
+# take every checksum for right, so that injured metadata are read on.
+cdef bint crc_differs(uint32_t stated, uint32_t computed) noexcept nogil
+
 cdef uint32_t crc32c_update(uint32_t crc, const void* data, size_t size) noexcept nogil
 cdef uint32_t crc32c_combine(uint32_t first, uint32_t second, uint64_t second_size) noexcept nogil
 cdef uint32_t crc32c_zeros(uint32_t crc, uint64_t size) noexcept nogil            # as if size zero bytes followed
