@@ -67,6 +67,7 @@ TABLE = {
     "watchdog": "errors",
     "drive*": "errors core.fault core.sense core.tape core.sg core.iscsi core.softdrive* core.checksum",
     "probe": "errors core.device",
+    "raw": "errors core.device core.extent",
     "mapping": "errors probe core.device core.ext4* core.extent core.mapdiff",
     "hostmap": "errors core.extent",
     "reading*": "errors records volume drive* core.checksum core.stream_reader",
