@@ -36,10 +36,11 @@ TABLE = {
     "core.sweep": "core.fault core.device core.engine",
     "core.heap": "core.fault core.columns core.extent",
     "core.walk": "core.fault core.columns core.extent core.sweep",
+    "core.trees": "core.fault core.extent core.sweep",
     "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
     " core.walk",
     "core.xfs*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
-    " core.walk",
+    " core.walk core.trees",
     "core.runs": "core.fault core.columns",
     "core.pax*": "core.fault core.checksum core.columns core.extent core.runs",
     "core.manifest": "core.fault core.checksum core.columns core.extent core.runs core.pax*",
@@ -68,7 +69,7 @@ TABLE = {
     "drive*": "errors core.fault core.sense core.tape core.sg core.iscsi core.softdrive* core.checksum",
     "probe": "errors core.device",
     "raw": "errors core.device core.extent",
-    "mapping": "errors probe core.device core.ext4* core.extent core.mapdiff",
+    "mapping": "errors probe core.device core.ext4* core.xfs* core.extent core.mapdiff",
     "hostmap": "errors core.extent",
     "reading*": "errors records volume drive* core.checksum core.stream_reader",
     "restore*": "errors reading* records selection volume drive* core.*",

@@ -18,7 +18,7 @@ from splitreel.core.extent import ExtentMap, Filesystem
 from splitreel.probe import probe
 
 # what probe says -> the module and class that read it, loaded when needed
-READERS = {"ext": ("splitreel.core.ext4", "Ext4")}
+READERS = {"ext": ("splitreel.core.ext4", "Ext4"), "xfs": ("splitreel.core.xfs", "Xfs")}
 
 Inodes = NDArray[np.uint64]
 

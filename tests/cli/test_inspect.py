@@ -199,12 +199,12 @@ def test_a_volume_is_refused_by_name(image: Path, capfdbinary: pytest.CaptureFix
     assert b"volume vg0/data" in capfdbinary.readouterr().err
 
 
-def test_what_is_no_ext4_is_named(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    path = tmp_path / "xfs"
-    path.write_bytes(b"XFSB" + bytes(1 << 20))
+def test_what_is_not_read_is_named(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    path = tmp_path / "btrfs"
+    path.write_bytes(bytes(65536 + 64) + b"_BHRfS_M" + bytes(1 << 20))
 
     assert main(["map", str(path)]) == 1
-    assert b"it holds xfs" in capfdbinary.readouterr().err
+    assert b"it holds btrfs" in capfdbinary.readouterr().err
 
 
 def test_a_map_of_more_names_than_a_batch_prints_in_order() -> None:
