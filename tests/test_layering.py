@@ -70,6 +70,7 @@ TABLE = {
     "probe": "errors core.device",
     "raw": "errors core.device core.extent",
     "mapping": "errors probe core.device core.ext4* core.xfs* core.extent core.mapdiff",
+    "stack*": "errors probe core.device core.spans",
     "hostmap": "errors core.extent",
     "reading*": "errors records volume drive* core.checksum core.stream_reader",
     "restore*": "errors reading* records selection volume drive* core.*",
@@ -79,8 +80,8 @@ TABLE = {
     "selftest": "errors drive* core.*",
     "doctor": "errors core.*",
     "config": "errors state quiesce* mirror* drive*",
-    "session*": "errors state journal watchdog quiesce* mirror* config script probe mapping selection catalog plan"
-    " backup* volume hostmap drive* core.*",
+    "session*": "errors state journal watchdog quiesce* mirror* config script probe stack* raw mapping selection"
+    " catalog plan backup* volume hostmap drive* core.*",
     "demo*": "*",
     "cli*": "*",
     "__main__": "errors cli*",

@@ -42,7 +42,10 @@ JOB_KEYS: dict[str, tuple[str, bool]] = {
     "block_size": ("size", False),
     "segment_size": ("size", False),
     "sync_segments": ("integer", False),
+    "label": ("text", False),
     "volume": ("text", False),
+    "with": ("paths", False),
+    "raw": ("boolean", False),
     "overwrite": ("boolean", False),
     "strict": ("boolean", False),
 }
@@ -62,6 +65,7 @@ class Job:
 
     ``mount``: where the mirrored volume is mounted; ``device``: the primary, if named. ``paths``: what to back up of
     the volume, besides the files that the database is discovered to be made of; everything, when there are none.
+    ``volume``, ``others`` (the key ``with``) and ``raw``: what to read inside the split mirror, as on the command line.
     """
 
     name: str
@@ -79,7 +83,10 @@ class Job:
     block_size: int = 0  # 0 here and below: as the backup chooses
     segment_size: int = 0
     sync_segments: int = 0
+    label: str = ""
     volume: str = ""
+    others: list[str] = field(default_factory=list)
+    raw: bool = False
     overwrite: bool = False
     strict: bool = False
 
@@ -216,7 +223,8 @@ class _Checker:
         ]
         if len(self.mistakes) > before:
             return None
-        job = _with_mount(Job(name, **values))
+        # a word of the language cannot be a field's name
+        job = _with_mount(Job(name, **{{"with": "others"}.get(key, key): value for key, value in values.items()}))
         self.consistency(place, job)
         return job
 
@@ -229,7 +237,10 @@ class _Checker:
                 self.mistake(
                     (*place, "quiesce", str(index)), "busy_timeout_ms is not below the job's deadline_ms: it cannot end"
                 )
-        if not (job.device or job.mount or job.mirror["type"] == "static") and job.order != "postsplit":
+        if job.raw and job.paths:
+            self.mistake((*place, "paths"), "a raw volume is one file: there are no paths in it")
+        primary_known = job.device or job.mount or job.mirror["type"] == "static" or job.raw
+        if not primary_known and job.order != "postsplit":
             self.mistake(place, f"order {job.order!r} maps the primary: `mount` or `device` must say where it is")
         frozen = {os.path.realpath(entry["mount"]) for entry in job.quiesce if entry["type"] == "fsfreeze"}
         if job.mount and frozen and os.path.realpath(job.mount) not in frozen:
@@ -266,8 +277,9 @@ class _Checker:
         if not fits(value):
             self.mistake(place, f"{value!r} is not {wanted}")
             return None
-        if kind == "path":
-            return str(self._base / str(value))
+        if kind in ("path", "paths"):
+            found = [str(self._base / path) for path in (value if isinstance(value, list) else [str(value)])]
+            return found if kind == "paths" else found[0]
         return _size(value) if kind == "size" else value
 
 
@@ -277,6 +289,10 @@ def _is_number(value: object, *kinds: type) -> bool:
 
 def _are(kind: type, value: object) -> bool:
     return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _size(value: object) -> int:
@@ -290,7 +306,8 @@ def _size(value: object) -> int:
 # kind -> (does a value fit, what is wanted)
 _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "text": (lambda value: isinstance(value, str) and value != "", "a text"),
-    "path": (lambda value: isinstance(value, str) and value != "" and "\0" not in value, "a path"),
+    "path": (_is_path, "a path"),
+    "paths": (lambda value: isinstance(value, list) and all(map(_is_path, value)), "a list of paths"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
     "integer": (lambda value: _is_number(value, int), "a whole number, 0 or more"),
     "number": (lambda value: _is_number(value, int, float), "a number, 0 or more"),

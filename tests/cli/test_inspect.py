@@ -194,7 +194,9 @@ def test_cat_refuses_a_damaged_file(damaged: Path, capfdbinary: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("verb", [["map"], ["cat", "x"]])
-def test_a_volume_is_refused_by_name(image: Path, capfdbinary: pytest.CaptureFixture[bytes], verb: list[str]) -> None:
+def test_a_volume_that_is_not_there_is_refused_by_name(
+    image: Path, capfdbinary: pytest.CaptureFixture[bytes], verb: list[str]
+) -> None:
     assert main([verb[0], "--volume", "vg0/data", str(image), *verb[1:]]) == 1
     assert b"volume vg0/data" in capfdbinary.readouterr().err
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from splitreel.config import Job
 from splitreel.errors import MirrorError, QuiesceError, UsageError
 from splitreel.mirror import SplitImage
 from splitreel.session import checks
@@ -112,12 +113,13 @@ def test_a_split_leg_that_begins_at_an_offset_is_read_from_there(tmp_path: Path)
     need_root()
     image = tmp_path / "leg"
     image.write_bytes(b"\0" * 1048576 + b"volume" + os.urandom(1 << 20)[6:])
-    with opened(SplitImage(str(image), 1048576)) as device:
+    job = Job("nightly", "null:", {}, raw=True)
+    with opened(SplitImage(str(image), 1048576), job) as (device,):
         assert device.pread(0, 4096)[:6] == b"volume"
         assert device.size == 1 << 20
-    with opened(SplitImage(str(image))) as device:
+    with opened(SplitImage(str(image)), job) as (device,):
         assert device.pread(0, 4096)[:6] == b"\0" * 6
     loops = subprocess.run(["losetup", "-j", image], capture_output=True, text=True, check=True)
     assert loops.stdout == ""
-    with pytest.raises(MirrorError, match="losetup"), opened(SplitImage(str(tmp_path / "absent"), 512)):
+    with pytest.raises(MirrorError, match="losetup"), opened(SplitImage(str(tmp_path / "absent"), 512), job):
         pass

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from splitreel import config, errors
 from splitreel.backup import Incomplete, Options, Result, back_up
-from splitreel.cli import inspect, output
+from splitreel.cli import inspect, output, source
 from splitreel.cli.planning import byte_count
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
@@ -36,7 +36,7 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--device", metavar="DEV", help="image, or mirror already split, that nobody writes to")
     parser.add_argument("--tape", metavar="TAPE", help="the drive that is written")
     parser.add_argument("--job", metavar="NAME", help="which job of the configuration")
-    parser.add_argument("--volume", metavar="V", help="partition number or VG/LV inside the device")
+    source.add_options(parser)
     parser.add_argument("--frozen", action="store_true", help="it was frozen or unmounted when the mirror was split")
     parser.add_argument("--map", metavar="FILE", help="a saved map of this device, instead of mapping it now")
     parser.add_argument("--order", choices=ORDERS, default="path", help="order of the files on tape (default: path)")
@@ -80,7 +80,6 @@ def _terminate_like_interrupt() -> Iterator[None]:
 def _device(args: argparse.Namespace) -> int:
     if args.tape is None:
         raise errors.UsageError("splitreel backup", "--device needs --tape", FORMS)
-    inspect.refuse_volume(args)
     options = Options(
         args.tape,
         args.order,
@@ -95,34 +94,29 @@ def _device(args: argparse.Namespace) -> int:
     # what is written to null: is nowhere: the catalog does not list it
     state = None if args.tape == "null:" else state_directory(args.state)
     shown = Shown(args)
-    with BlockDevice(args.device) as device:
-        source = _map(args, device)
+    with source.opened(args) as devices:
+        device, extent_map = _map(args, devices)
         paths = [os.fsencode(path).strip(b"/") for path in args.paths]
         try:
-            result = back_up(device, source, options, paths=paths, state=state, progress=shown.progress)
+            result = back_up(device, extent_map, options, paths=paths, state=state, progress=shown.progress)
         except Incomplete as error:
             shown.end()
             _tell(args, error.result)
             raise
         finally:
             shown.end()
-    inspect.report_problems(source)
+    inspect.report_problems(extent_map)
     _tell(args, result)
     if result.catalog_error is not None:
         raise result.catalog_error
     return errors.EXIT_DATA if result.left_out or result.problems else errors.EXIT_DONE
 
 
-def _map(args: argparse.Namespace, device: BlockDevice) -> ExtentMap:
+def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
+    args.live = False
     if args.map is None:
-        args.live = False
-        return inspect.open_device(args, device).map()
-    source = ExtentMap.load(args.map)
-    if source.device_size > device.size:
-        raise errors.Stale(
-            f"map {args.map}", f"it is of a device of {source.device_size} bytes, this has {device.size}"
-        )
-    return source
+        return source.mapped(args, devices)
+    return devices[0], source.loaded(args.map, devices[0])
 
 
 def _tell(args: argparse.Namespace, result: Result) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from splitreel import errors
-from splitreel.cli import output
+from splitreel.cli import output, source
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap, Filesystem, unpack_nanoseconds
-from splitreel.mapping import open_filesystem
+from splitreel.core.extent import ExtentMap, unpack_nanoseconds
 
 FILE_DAMAGED, FILE_XATTRS, FILE_TARGET, FILE_INLINE = 1, 2, 4, 8
 EXTENT_INLINE, EXTENT_UNWRITTEN = 0x200, 0x800
@@ -37,10 +36,9 @@ encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this module's verbs."""
-    volume = "partition number or VG/LV inside the device"
     parser = verbs.add_parser("map", help="print where every file of a file system stands on its device")
     parser.add_argument("device", metavar="DEVICE", help="block device or image file")
-    add_trust(parser, volume)
+    add_trust(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line: the file system, then every path")
     parser.add_argument("--stats", action="store_true", help="counts and seconds on standard error")
     parser.add_argument("--save", metavar="FILE", help="save the map, to be used by another command or machine")
@@ -49,34 +47,16 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = verbs.add_parser("cat", help="write a file's bytes to standard output")
     parser.add_argument("device", metavar="DEVICE", help="block device or image file")
     parser.add_argument("path", metavar="PATH", help="path inside the file system; symbolic links are not followed")
-    add_trust(parser, volume)
+    add_trust(parser)
     parser.set_defaults(run=run_cat)
 
 
-def add_trust(parser: argparse.ArgumentParser, volume: str) -> None:
+def add_trust(parser: argparse.ArgumentParser) -> None:
     """The options that say what is inside the device, and in which state."""
-    parser.add_argument("--volume", metavar="V", help=volume)
+    source.add_options(parser)
     state = parser.add_mutually_exclusive_group()
     state.add_argument("--frozen", action="store_true", help="it was frozen or unmounted when the mirror was split")
     state.add_argument("--live", action="store_true", help="the device is in use: what is printed is a hint only")
-
-
-def open_device(args: argparse.Namespace, device: BlockDevice) -> Filesystem:
-    """The device's file system; its reader's warnings go to standard error."""
-    filesystem = open_filesystem(device, frozen=args.frozen, live=args.live)
-    for warning in getattr(filesystem, "warnings", ()):
-        output.note(f"splitreel: warning: {warning}")
-    return filesystem
-
-
-def refuse_volume(args: argparse.Namespace) -> None:
-    """Volumes inside a device are not read yet."""
-    if args.volume is not None:
-        raise errors.Unsupported(
-            f"volume {args.volume} of {args.device}",
-            "partitions and logical volumes inside a device are not read by this version",
-            "Name the partition's or the logical volume's own device, for instance after losetup -P or vgchange -ay.",
-        )
 
 
 # map
@@ -84,10 +64,9 @@ def refuse_volume(args: argparse.Namespace) -> None:
 
 def run_map(args: argparse.Namespace) -> int:
     """The verb map: exit code 3 when something was damaged."""
-    refuse_volume(args)
     began = time.monotonic()
-    with BlockDevice(args.device) as device:
-        extent_map = open_device(args, device).map()
+    with source.opened(args) as devices:
+        _, extent_map = source.mapped(args, devices)
     mapped = time.monotonic()
     if args.strict and extent_map.problem_count:
         inode, offset, text = extent_map.problems[0]
@@ -233,10 +212,9 @@ def extent_lists(extent_map: ExtentMap, files: Any) -> Iterator[list[list[int]]]
 
 def run_cat(args: argparse.Namespace) -> int:
     """The verb cat."""
-    refuse_volume(args)
     path = os.fsencode(args.path)
-    with BlockDevice(args.device) as device:
-        extent_map = open_device(args, device).map()
+    with source.opened(args) as devices:
+        device, extent_map = source.mapped(args, devices)
         index = find_file(extent_map, path)
         sys.stdout.flush()
         for piece in file_pieces(extent_map, index, device):

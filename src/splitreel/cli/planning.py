@@ -4,8 +4,7 @@ import argparse
 import os
 
 from splitreel import errors
-from splitreel.cli import inspect, output
-from splitreel.core.device import BlockDevice
+from splitreel.cli import inspect, output, source
 from splitreel.core.plan import ORDERS, Plan
 from splitreel.plan import records, select
 
@@ -30,7 +29,7 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         epilog="A member's line: tape block (as LOCATE counts), offset in it, path.",
     )
     parser.add_argument("--device", metavar="DEV", required=True, help="block device or image file")
-    inspect.add_trust(parser, "partition number or VG/LV inside the device")
+    inspect.add_trust(parser)
     parser.add_argument("--order", choices=ORDERS, default="path", help="order of the files on tape (default: path)")
     parser.add_argument("--block-size", metavar="BYTES", type=byte_count, default=1 << 20, help="tape block (1M)")
     parser.add_argument("--segment-size", metavar="BYTES", type=byte_count, default=16 << 30, help="tape file (16G)")
@@ -41,13 +40,12 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run_plan(args: argparse.Namespace) -> int:
     """Map the device, lay its files out, print the layout; 3 when something had to be left out."""
-    inspect.refuse_volume(args)
-    with BlockDevice(args.device) as device:
-        source = inspect.open_device(args, device).map()
+    with source.opened(args) as devices:
+        _, extent_map = source.mapped(args, devices)
     plan = Plan.build(
-        source,
+        extent_map,
         order=args.order,
-        selection=select(source, [os.fsencode(path) for path in args.paths]),
+        selection=select(extent_map, [os.fsencode(path) for path in args.paths]),
         block_size=args.block_size,
         segment_size=args.segment_size,
     )
@@ -68,4 +66,4 @@ def run_plan(args: argparse.Namespace) -> int:
         blocks = f"{output.count(totals['blocks'], 'tape block')} of {output.size(plan.block_size)}"
         print(f"{output.count(totals['files'], 'file')}, {output.size(totals['bytes'])}, {blocks}", end="")
         print(f" in {output.count(totals['segments'], 'segment')}")
-    return errors.EXIT_DATA if plan.skipped_count or source.problem_count else errors.EXIT_DONE
+    return errors.EXIT_DATA if plan.skipped_count or extent_map.problem_count else errors.EXIT_DONE

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Mapping
 
+from splitreel.core.device import BlockDevice
 from splitreel.core.view import Column
 
 def pack_nanoseconds(time: int) -> int: ...
@@ -63,7 +64,7 @@ class ExtentMap:
     def finish(self) -> None: ...
 
 class Filesystem:
-    device: object
+    device: BlockDevice
     block_size: int
     uuid: bytes
     fs_type: str | None

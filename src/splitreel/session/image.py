@@ -1,22 +1,50 @@
-"""image opens a split mirror for reading, where its volume begins. It maps nothing."""
+"""image opens a split mirror, where it begins, and the volume in it that a job names. It changes nothing."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
+from splitreel import mapping, stack
+from splitreel.config import Job
 from splitreel.core.device import BlockDevice
+from splitreel.core.extent import ExtentMap
 from splitreel.errors import MirrorError
 from splitreel.mirror import SplitImage
+from splitreel.raw import map_raw
+
+Warn = Callable[[str], None]
 
 
 @contextmanager
-def opened(image: SplitImage) -> Iterator[BlockDevice]:
-    """The volume of a split mirror, read-only; one that begins at an offset through a loop device.
+def opened(image: SplitImage, job: Job, warn: Warn | None = None) -> Iterator[list[BlockDevice]]:
+    """The volume of a split mirror, read-only, and the job's further devices.
 
     Raises:
         MirrorError: no loop device could be had.
-        DeviceError: it cannot be opened.
+        DeviceError: one of them cannot be opened.
+        SplitreelError: there is no such volume; see stack.open_volume.
     """
+    with ExitStack() as held:
+        first = held.enter_context(_from_offset(image))
+        devices = [first, *(held.enter_context(BlockDevice(path)) for path in job.others)]
+        yield [stack.open_volume(devices, job.volume or None, raw=job.raw, warn=warn), *devices[1:]]
+
+
+def mapped(devices: list[BlockDevice], job: Job, *, frozen: bool) -> ExtentMap:
+    """The map of what ``opened`` gave: of a file system, or of one file when the job is raw."""
+    if job.raw:
+        return map_raw(devices[0], stack.file_name(devices[0]))
+    return mapping.map_device(devices[0], frozen=frozen)
+
+
+def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> BlockDevice:
+    """The device that such a map's extents refer to."""
+    return devices[0] if job.raw else mapping.open_filesystem(devices[0], frozen=frozen).device
+
+
+@contextmanager
+def _from_offset(image: SplitImage) -> Iterator[BlockDevice]:
+    """A split mirror where it begins: at an offset through a loop device."""
     if not image.offset:
         with BlockDevice(image.path) as device:
             yield device

@@ -11,7 +11,7 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from splitreel.errors import (
 )
 from splitreel.journal import Journal
 from splitreel.session import checks
-from splitreel.session.image import opened
+from splitreel.session.image import contents, mapped, opened
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
 from splitreel.session.window import Window, short_window
@@ -215,12 +215,21 @@ class Session:
         self._primary = self.job.device
         if not self._primary and self.job.mount:
             self._primary = checks.device_of(self.job.mount)
-        if not self._primary and self.job.mirror["type"] == "static":
-            self._primary = self.job.mirror["image"]
-        if self._primary:
-            with BlockDevice(self._primary) as device:
+        if not self.job.raw and (self._primary or self.job.mirror["type"] == "static"):
+            with self._opened_primary() as device:
                 filesystem = mapping.open_filesystem(device, live=True)
                 self._identity = (filesystem.fs_type or "", filesystem.uuid, filesystem.block_size, device.size)
+
+    @contextlib.contextmanager
+    def _opened_primary(self) -> Iterator[BlockDevice]:
+        """The file system's own device; where none is known, the volume in a static mirror's image."""
+        if self._primary:
+            with BlockDevice(self._primary) as device:
+                yield device
+            return
+        image = mirror.SplitImage(self.job.mirror["image"], self.job.mirror.get("offset", 0))
+        with opened(image, self.job) as devices:
+            yield devices[0]
 
     # The phases.
 
@@ -231,20 +240,26 @@ class Session:
 
     def _map(self) -> None:
         """Map every file to its extents: from the primary, or from the split mirror in the order ``postsplit``."""
-        if self.job.order == "conventional":
+        if self.job.order == "postsplit":
+            self._map_image()
+        elif self.job.raw:
+            return  # one file, and all of it: there is nothing to find out before
+        elif self.job.order == "conventional":
             self._map_held()
-        elif self.job.order == "postsplit":
-            with opened(self._image) as device:
-                self._extents = mapping.map_device(device, frozen=self._was_frozen())
         else:
             self._map_live()
+
+    def _map_image(self) -> None:
+        with opened(self._image, self.job, self._note) as devices:
+            self._extents = mapped(devices, self.job, frozen=self._was_frozen())
 
     def _map_live(self) -> None:
         """A live map may be torn; the check makes it right, so what is damaged in it is no error."""
         if self.job.mount:
             checks.write_back(self.job.mount)
         try:
-            self._extents = mapping.map_device(self._primary, live=True)
+            with self._opened_primary() as device:
+                self._extents = mapping.map_device(device, live=True)
         except Unsupported:
             raise
         except (FilesystemError, MapError, IntegrityError, LimitReached) as failure:
@@ -255,7 +270,8 @@ class Session:
         if self.job.mount:
             self._extents = hostmap.map_mounted(self.job.mount, *self._identity)
         else:
-            self._extents = mapping.map_device(self._primary, live=True)
+            with self._opened_primary() as device:
+                self._extents = mapping.map_device(device, live=True)
 
     def _quiesce(self) -> None:
         """Hold the database, innermost its file system. All that is slow is done before the first writer waits."""
@@ -326,8 +342,7 @@ class Session:
         """Map the split mirror in full and say what differs: only this map is believed."""
         before = self._extents
         if self.job.order != "postsplit" or before is None:
-            with opened(self._image) as device:
-                self._extents = mapping.map_device(device, frozen=self._was_frozen())
+            self._map_image()
         assert self._extents is not None
         if self._identity[1] and self._extents.uuid != self._identity[1]:
             raise MirrorError(
@@ -355,7 +370,8 @@ class Session:
             paths += [path for path in self._paths if path not in paths]
         self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(self._redo))
         assert self._extents is not None
-        with opened(self._image) as device:
+        with opened(self._image, self.job) as devices:
+            device = contents(devices, self.job, frozen=self._was_frozen())
             self.result.backup = self._tape.run(
                 device, self._extents, paths, self._redo, self.result.window_ms, self._confirmed, self._progress
             )

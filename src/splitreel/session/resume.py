@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from splitreel import config, journal, mapping, mirror, quiesce
+from splitreel import config, journal, mirror, quiesce
 from splitreel.backup.resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
 from splitreel.session import checks
-from splitreel.session.image import opened
+from splitreel.session.image import contents, mapped, opened
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
 
@@ -143,9 +143,10 @@ def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split:
     mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
     frozen = checks.is_frozen(job.mount, mounts)
     image = mirror.SplitImage(split["image"], split["offset"])
-    with opened(image) as device, ResumedBackup(options_of(job), state) as backup:
+    with opened(image, job) as devices, ResumedBackup(options_of(job), state) as backup:
         kept = backup.find(confirmed["backup"])
-        source = mapping.map_device(device, frozen=frozen)
+        source = mapped(devices, job, frozen=frozen)
+        device = contents(devices, job, frozen=frozen)
         paths = [os.fsencode(path) for path in begun["paths"]]
         result = backup.resume(
             device, source, paths, lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts)

@@ -21,7 +21,7 @@ def options_of(job: config.Job) -> Options:
         block_size=job.block_size,
         segment_size=job.segment_size,
         sync_segments=job.sync_segments,
-        volume=job.volume,
+        volume=job.label,
         overwrite=job.overwrite,
         strict=job.strict,
         job=job.name,

@@ -1,0 +1,71 @@
+"""source opens what a verb reads: a device, the volume inside it, and the map of its files. It prints only warnings."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from splitreel import errors, stack
+from splitreel.cli import output
+from splitreel.core.device import BlockDevice
+from splitreel.core.extent import ExtentMap, Filesystem
+from splitreel.mapping import open_filesystem
+from splitreel.raw import map_raw
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is inside the device."""
+    parser.add_argument("--volume", metavar="V", help="what to read inside the device: 2, vg0/data, 3:vg0/data")
+    parser.add_argument(
+        "--with",
+        dest="others",
+        metavar="DEVICE",
+        action="append",
+        default=[],
+        help="a further device that belongs to it: another disk of its volume group or array, a journal (repeatable)",
+    )
+    parser.add_argument("--raw", action="store_true", help="no file system: all of it as one file")
+
+
+@contextmanager
+def opened(args: argparse.Namespace) -> Iterator[list[BlockDevice]]:
+    """The volume that the options name, and the further devices, open as long as the block runs."""
+    with ExitStack() as held:
+        devices = [held.enter_context(BlockDevice(path)) for path in (args.device, *args.others)]
+        volume = stack.open_volume(devices, args.volume, raw=args.raw, warn=warn)
+        yield [volume, *devices[1:]]
+
+
+def warn(text: str) -> None:
+    """A warning on standard error."""
+    output.note(f"splitreel: warning: {text}")
+
+
+def filesystem(args: argparse.Namespace, devices: list[BlockDevice]) -> Filesystem:
+    """The file system on the first of the devices; its reader's warnings go to standard error."""
+    found = open_filesystem(devices[0], frozen=args.frozen, live=args.live)
+    for warning in getattr(found, "warnings", ()):
+        warn(warning)
+    return found
+
+
+def mapped(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
+    """The device to read file contents from, and the map: of a file system, or of one file with --raw."""
+    if args.raw:
+        return devices[0], map_raw(devices[0], stack.file_name(devices[0]))
+    found = filesystem(args, devices)
+    return found.device, found.map()
+
+
+def loaded(path: str, device: BlockDevice) -> ExtentMap:
+    """A saved map, if it can be of this device.
+
+    Raises:
+        Stale: it is of a larger one.
+        MapError: it is none.
+    """
+    saved = ExtentMap.load(os.fspath(path))
+    if saved.device_size > device.size:
+        why = f"it is of a device of {saved.device_size} bytes, this has {device.size}"
+        raise errors.Stale(f"map {path}", why)
+    return saved
