@@ -1,18 +1,18 @@
 """ext4 maps an ext4 file system read raw: attributes, extents, extended attributes and names. It reads no file data.
 
-Passes: group descriptors; inode tables in order with the extent trees below them; symlink targets and extended
-attribute blocks; directories from the root downward. Each has many large requests in flight, never a file at a time.
+Passes: group descriptors; inode tables in order with the extent trees below them; symlink targets, extended attribute
+blocks and values; directories from the root downward. Each has many large requests in flight, never a file at a time.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memset
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.ext4_directory cimport DirectoryWalk
 from splitreel.core.ext4_disk cimport (
+    EXT4_EA_INODE_FL,
     EXT4_ROOT_INO,
-    ext4_digest,
     ext4_extent_header_t,
     ext4_inode_t,
     ext4_le16,
@@ -26,20 +26,15 @@ from splitreel.core.ext4_groups cimport (
     ext4_group_t,
     free_stretches,
     list_descriptors,
-    verify_place,
 )
 from splitreel.core.ext4_indirect cimport IndirectTrees, has_indirect
 from splitreel.core.ext4_inode cimport (
     LAYOUT_EXTENTS,
-    LAYOUT_FAST_SYMLINK,
     LAYOUT_INDIRECT,
     decode_inode,
-    inode_area_t,
     inode_in_use,
     inode_layout,
     inode_seed,
-    inode_xattr_block,
-    inode_xattrs,
     inode_size,
     known_type,
     layout_reach,
@@ -54,20 +49,11 @@ from splitreel.core.ext4_superblock cimport (
     feature_names,
     geometry_warnings,
 )
-from splitreel.core.sweep cimport (
-    SWEEP_SPAN,
-    Sweep,
-    append_block,
-    block_ref_t,
-    free_blocks,
-    grow_array,
-    sort_blocks,
-)
+from splitreel.core.sweep cimport SWEEP_SPAN, Sweep, append_block, block_ref_t, free_blocks
+from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, tree_t, verify_node
-from splitreel.core.ext4_xattr cimport add_area, add_block
-from splitreel.core.extent cimport EXTENT_UNWRITTEN, FILE_DAMAGED, ExtentMap, Filesystem, extent_t, file_t
+from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, Filesystem, file_t
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
-from splitreel.core.heap cimport HeapWriter
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -83,8 +69,6 @@ cdef enum:
     ROOT_ROOM = 60                                 # bytes of i_block
     MAX_BLOCK = 0xFFFFFFFF
     SMALLEST_INODE = 128
-    S_IFMT = 0o170000
-    S_IFLNK = 0o120000
 
 
 cdef double now() noexcept nogil:
@@ -136,9 +120,11 @@ cdef class Ext4(Filesystem):
         self.directories.geometry = &self.geometry
         self.directories.index = &self.index
         self.directories.sweep = self.block_sweep
+        self.records.directories = self.directories
+        self.records.sweep = self.records.values.sweep = self.block_sweep
 
     def __cinit__(self):
-        self.heap = HeapWriter()
+        self.records = RecordPass()
 
     def __dealloc__(self):
         self.forget()
@@ -183,7 +169,7 @@ cdef class Ext4(Filesystem):
         self.scratch = <uint8_t*>malloc(self.geometry.inode_size)
         if self.slots == NULL or self.scratch == NULL:
             return set_fault(fault, FAULT_NO_MEMORY, b"opening an ext4 file system", 0, 0, NULL)
-        return 0
+        return self.records.prepare(&self.geometry, fault)
 
     cdef void forget(self) noexcept nogil:
         """Gives back what one map needed."""
@@ -191,13 +177,8 @@ cdef class Ext4(Filesystem):
         free_blocks(&self.descriptors)
         free_stretches(&self.metadata)
         free(self.index.first_file)
-        free(self.pending)
-        free(self.arena)
         self.index.first_file = NULL
-        self.pending = NULL
-        self.arena = NULL
-        self.indexed_groups = self.arena_size = self.arena_capacity = 0
-        self.pending_count = self.pending_capacity = 0
+        self.indexed_groups = 0
 
     # Mapping.
 
@@ -214,6 +195,7 @@ cdef class Ext4(Filesystem):
                 or opened.inode_size != self.geometry.inode_size):
             return set_fault(fault, FAULT_STALE_MAP, b"mapping an ext4 file system", 0, SUPERBLOCK_OFFSET,
                              b"another file system stands on the device than when it was opened")
+        self.records.reset()
         rc = self.run_passes(target, fault)
         self.table_sweep.stop()
         self.block_sweep.stop()
@@ -225,6 +207,7 @@ cdef class Ext4(Filesystem):
         self.directories.reset()
         self.trees.reset()
         self.indirects.reset()
+        self.records.reset()
         self.forget()
         return rc
 
@@ -238,7 +221,7 @@ cdef class Ext4(Filesystem):
             return fault.code
         begun = now()
         self.counts.seconds[1] = begun - ended
-        if self.read_targets(target, fault) < 0 or self.read_xattrs(target, fault) < 0:
+        if self.records.read_blocks(target, fault) < 0:
             return fault.code
         ended = now()
         self.counts.seconds[2] = ended - begun
@@ -246,6 +229,7 @@ cdef class Ext4(Filesystem):
         if (self.directories.walk(target, EXT4_ROOT_INO, fault) < 0
                 or self.directories.drop_unnamed(target, &self.counts.unnamed, fault) < 0):
             return fault.code
+        self.counts.unnamed -= self.records.values.inode_count
         self.counts.seconds[3] = now() - ended
         return self.check_unchanged(fault)
 
@@ -333,7 +317,7 @@ cdef class Ext4(Filesystem):
             if self.scan_piece(target, ref, data, fault) < 0:
                 return fault.code
         self.index_groups(target, self.geometry.group_count)
-        self.counts.inodes = target.file_count
+        self.counts.inodes = target.file_count - self.records.values.inode_count
         return 0
 
     cdef void read_piece_by_block(self, ExtentMap target, const block_ref_t* ref, uint8_t* data) noexcept nogil:
@@ -349,6 +333,7 @@ cdef class Ext4(Filesystem):
 
     cdef int scan_piece(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
                         fault_t* fault) noexcept nogil:
+        cdef uint32_t per_block = self.geometry.block_size // self.geometry.inode_size
         cdef const uint8_t* raw
         cdef uint32_t i
         if self.gather_trees(ref, data, fault) < 0:
@@ -356,7 +341,7 @@ cdef class Ext4(Filesystem):
         for i in range(ref.limit):
             raw = data + <size_t>i * self.geometry.inode_size
             if inode_in_use(&self.geometry, ref.first + i, <const ext4_inode_t*>raw):
-                if self.append_inode(target, ref.first + i, raw, i, fault) < 0:
+                if self.append_inode(target, ref.first + i, raw, i, ref.block + i // per_block, fault) < 0:
                     return fault.code
         return 0
 
@@ -400,7 +385,7 @@ cdef class Ext4(Filesystem):
         tree.seed = inode_seed(&self.geometry, number, ext4_le32(inode.i_generation))
         return self.trees.add_root(slot, tree, inode.i_block, fault)
 
-    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
+    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot, uint64_t block,
                           fault_t* fault) noexcept nogil:
         cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
         cdef const char* text = verify_inode(&self.geometry, number, raw, self.scratch)
@@ -423,7 +408,11 @@ cdef class Ext4(Filesystem):
                 return 0
         if target.append_file(&file, fault) < 0 or self.append_extents(target, raw, layout, slot, fault) < 0:
             return fault.code
-        return self.append_heap(target, raw, layout, fault) if layout >= 0 else 0
+        if layout < 0:
+            return 0
+        if ext4_le32(inode.i_flags) & EXT4_EA_INODE_FL:
+            return self.records.values.keep(target, raw, fault)
+        return self.records.add_inode(target, raw, layout, block, fault)
 
     cdef int append_extents(self, ExtentMap target, const uint8_t* raw, int layout, uint32_t slot,
                             fault_t* fault) noexcept nogil:
@@ -446,178 +435,3 @@ cdef class Ext4(Filesystem):
             file.flags |= FILE_DAMAGED
             target.append_problem(file.inode, tree.offset, tree.damage)
         return 0
-
-    # Symlink targets and extended attributes.
-
-    cdef int append_heap(self, ExtentMap target, const uint8_t* raw, int layout, fault_t* fault) noexcept nogil:
-        """The heap record of the file appended last, now when all of it stands in the inode, else later."""
-        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
-        cdef file_t* file = &target.files[target.file_count - 1]
-        cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
-        cdef uint64_t block = inode_xattr_block(&self.geometry, inode)
-        text = verify_place(&self.geometry, block, 1, b"its extended attribute block lies outside the file system",
-                            b"its extended attribute block lies in the file system's own metadata")
-        if block != 0 and text != NULL:
-            target.append_problem(file.inode, 0, text)
-            block = 0
-        if block != 0 or (layout >= LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK):
-            return self.defer_heap(target, raw, layout, block, fault)
-        if area.size == 0 and layout != LAYOUT_FAST_SYMLINK:
-            return 0
-        self.heap.begin()
-        if layout == LAYOUT_FAST_SYMLINK:
-            self.set_target(target, file, inode.i_block)
-        if area.size > 0 and self.add_inode_xattrs(target, file, area.bytes, area.size, fault) < 0:
-            return fault.code
-        return self.heap.finish(target, file, fault)
-
-    cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil:
-        """file.size bytes, at least one, which the caller knows to be there."""
-        if memchr(bytes, 0, file.size) != NULL:
-            file.flags |= FILE_DAMAGED
-            target.append_problem(file.inode, 0, b"a symlink whose target holds a null byte")
-            return
-        self.heap.set_target(bytes, <uint32_t>file.size)
-
-    cdef int add_inode_xattrs(self, ExtentMap target, const file_t* file, const uint8_t* area, uint32_t size,
-                              fault_t* fault) noexcept nogil:
-        cdef const char* text
-        if add_area(self.heap, area, size, &text, fault) < 0:
-            return fault.code
-        if text != NULL:
-            target.append_problem(file.inode, 0, text)
-        return 0
-
-    cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil:
-        cdef uint64_t larger = max(self.arena_capacity * 2, self.arena_size + size, <uint64_t>1 << 16)
-        cdef void* moved
-        if self.arena_size + size > self.arena_capacity:
-            moved = realloc(self.arena, larger)
-            if moved == NULL:
-                return set_fault(fault, FAULT_NO_MEMORY, b"reading extended attributes", 0, 0, NULL)
-            self.arena = <uint8_t*>moved
-            self.arena_capacity = larger
-        memcpy(self.arena + self.arena_size, data, size)
-        offset[0] = self.arena_size
-        self.arena_size += size
-        return 0
-
-    cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
-                        fault_t* fault) noexcept nogil:
-        """Keeps what the inode holds until the block is read: its xattrs, and a fast symlink's target."""
-        cdef const ext4_inode_t* inode = <const ext4_inode_t*>raw
-        cdef const file_t* file = &target.files[target.file_count - 1]
-        cdef inode_area_t area = inode_xattrs(&self.geometry, raw)
-        cdef pending_t* item
-        if grow_array(<void**>&self.pending, &self.pending_capacity, self.pending_count, sizeof(pending_t), fault) < 0:
-            return fault.code
-        item = &self.pending[self.pending_count]
-        memset(item, 0, sizeof(pending_t))
-        item.file = <uint32_t>(target.file_count - 1)
-        item.xattr_block = block
-        item.slow_symlink = layout >= LAYOUT_EXTENTS and file.mode & S_IFMT == S_IFLNK
-        item.area_size = area.size
-        if area.size > 0 and self.keep_bytes(area.bytes, area.size, &item.area, fault) < 0:
-            return fault.code
-        if layout == LAYOUT_FAST_SYMLINK:
-            item.target_size = <uint32_t>file.size
-            if self.keep_bytes(inode.i_block, item.target_size, &item.target, fault) < 0:
-                return fault.code
-        self.pending_count += 1
-        return 0
-
-    cdef int read_targets(self, ExtentMap target, fault_t* fault) noexcept nogil:
-        """Targets of symlinks that have a block of their own."""
-        cdef const block_ref_t* ref
-        cdef const uint8_t* data
-        cdef const file_t* file
-        cdef const extent_t* extent
-        cdef size_t i
-        cdef int rc
-        self.blocks.count = 0
-        for i in range(self.pending_count):
-            if not self.pending[i].slow_symlink:
-                continue
-            file = &target.files[self.pending[i].file]
-            extent = &target.extents[file.first_extent]
-            if (file.extent_count == 0 or extent.logical != 0 or extent.flags & EXTENT_UNWRITTEN
-                    or file.size >= self.geometry.block_size):
-                self.damaged(target, self.pending[i].file, 0, b"a symlink whose target is not in its first block")
-                rc = self.finish_heap(target, &self.pending[i], NULL, fault) if self.pending[i].xattr_block == 0 else 0
-            else:
-                rc = append_block(&self.blocks, extent.physical, 1, <uint32_t>i, 0, 0, fault)
-            if rc < 0:
-                return rc
-        sort_blocks(&self.blocks)
-        self.block_sweep.start(&self.blocks)
-        while True:
-            rc = self.block_sweep.next(&ref, &data, fault)
-            if rc == 0:
-                return 0
-            if rc < 0 and rc != FAULT_IO:
-                return rc
-            if self.read_target(target, ref, data if rc > 0 else NULL, fault) < 0:
-                return fault.code
-
-    cdef void damaged(self, ExtentMap target, uint32_t file, uint64_t offset, const char* text) noexcept nogil:
-        target.files[file].flags |= FILE_DAMAGED
-        target.append_problem(target.files[file].inode, offset, text)
-
-    cdef int read_target(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
-                         fault_t* fault) noexcept nogil:
-        cdef pending_t* item = &self.pending[ref.owner]
-        cdef file_t* file = &target.files[item.file]
-        if data == NULL:
-            self.damaged(target, item.file, ref.block * self.geometry.block_size, b"its target does not read")
-        else:
-            file.fingerprint += ext4_digest(0, data, self.geometry.block_size)
-            item.target_size = <uint32_t>file.size
-            if self.keep_bytes(data, item.target_size, &item.target, fault) < 0:
-                return fault.code
-        return self.finish_heap(target, item, NULL, fault) if item.xattr_block == 0 else 0
-
-    cdef int read_xattrs(self, ExtentMap target, fault_t* fault) noexcept nogil:
-        """Extended attribute blocks in disk order; files that share one come one after the other."""
-        cdef const block_ref_t* ref
-        cdef const uint8_t* data
-        cdef pending_t* item
-        cdef size_t i
-        cdef int rc
-        self.blocks.count = 0
-        for i in range(self.pending_count):
-            if self.pending[i].xattr_block != 0:
-                if append_block(&self.blocks, self.pending[i].xattr_block, 1, <uint32_t>i, 0, 0, fault) < 0:
-                    return fault.code
-        sort_blocks(&self.blocks)
-        self.block_sweep.start(&self.blocks)
-        while True:
-            rc = self.block_sweep.next(&ref, &data, fault)
-            if rc == 0:
-                return 0
-            if rc < 0 and rc != FAULT_IO:
-                return rc
-            item = &self.pending[ref.owner]
-            if rc == FAULT_IO:
-                target.append_problem(target.files[item.file].inode, ref.block * self.geometry.block_size,
-                                      b"its extended attribute block does not read")
-            if self.finish_heap(target, item, data if rc > 0 else NULL, fault) < 0:
-                return fault.code
-
-    cdef int finish_heap(self, ExtentMap target, const pending_t* item, const uint8_t* data,
-                         fault_t* fault) noexcept nogil:
-        """The record of a file whose blocks have been read. Bad xattrs are dropped and reported; the file is kept."""
-        cdef file_t* file = &target.files[item.file]
-        cdef const char* text
-        self.heap.begin()
-        if item.target_size > 0:
-            self.set_target(target, file, self.arena + item.target)
-        if item.area_size > 0:
-            if self.add_inode_xattrs(target, file, self.arena + item.area, item.area_size, fault) < 0:
-                return fault.code
-        if data != NULL:
-            file.fingerprint += ext4_digest(1, data, self.geometry.block_size)
-            if add_block(self.heap, &self.geometry, item.xattr_block, data, &text, fault) < 0:
-                return fault.code
-            if text != NULL:
-                target.append_problem(file.inode, item.xattr_block * self.geometry.block_size, text)
-        return self.heap.finish(target, file, fault)

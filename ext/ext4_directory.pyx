@@ -30,6 +30,7 @@ cdef enum:
     DX_NODE_COUNT = 8                              # and in its other nodes, behind an empty entry
     DX_ENTRY = 8
     LARGEST_BLOCK = 65536
+    INLINE_ENTRIES = 56                            # bytes of i_block behind the parent's inode
     S_IFMT = 0o170000
     S_IFREG = 0o100000
     S_IFDIR = 0o040000
@@ -120,7 +121,10 @@ cdef class DirectoryWalk(NameWalk):
     """Every name of an ext4 file system. One walk at a time, one thread at a time; no Python face."""
 
     cdef int64_t find(self, ExtentMap target, uint64_t inode) noexcept nogil:
-        """Index of the file of an inode, or -1. Inodes of a group are used from its first on, so the guess hits."""
+        """Index of the file of an inode, or -1. Inodes of a group are used from its first on, so the guess hits.
+
+        What has no type is no file: an inode that holds an attribute's value.
+        """
         cdef uint64_t group = (inode - 1) // self.index.inodes_per_group
         cdef uint64_t low, high, middle
         if inode == 0 or group >= self.index.group_count:
@@ -132,7 +136,7 @@ cdef class DirectoryWalk(NameWalk):
             if middle >= high:
                 middle = low + (high - low) // 2
             if target.files[middle].inode == inode:
-                return <int64_t>middle
+                return <int64_t>middle if target.files[middle].mode != 0 else -1
             if target.files[middle].inode < inode:
                 low = middle + 1
             else:
@@ -179,6 +183,13 @@ cdef class DirectoryWalk(NameWalk):
             if self.read_block(target, ref, part, data + <size_t>part * self.geometry.block_size, fault) < 0:
                 return fault.code
         return 0
+
+    cdef int read_local(self, ExtentMap target, const directory_t* directory, const uint8_t* bytes, uint32_t size,
+                        fault_t* fault) noexcept nogil:
+        """Entries in i_block, behind the parent's inode, and those in the attribute: no entry is in both."""
+        if self.read_entries(target, directory, 0, bytes, INLINE_ENTRIES, False, fault) < 0:
+            return fault.code
+        return self.read_entries(target, directory, 0, bytes + INLINE_ENTRIES, size - INLINE_ENTRIES, False, fault)
 
     cdef int read_block(self, ExtentMap target, const block_ref_t* ref, uint32_t part, const uint8_t* data,
                         fault_t* fault) noexcept nogil:

@@ -248,8 +248,8 @@ typedef struct {
 static const ext4_feature_t EXT4_INCOMPAT[] = {
     {0x1, 0, "compression"},   {0x2, 1, "filetype"},     {0x4, 1, "recover"},      {0x8, 0, "journal_dev"},
     {0x10, 1, "meta_bg"},      {0x40, 1, "extents"},     {0x80, 1, "64bit"},       {0x100, 0, "mmp"},
-    {0x200, 1, "flex_bg"},     {0x400, 0, "ea_inode"},   {0x1000, 0, "dirdata"},   {0x2000, 1, "metadata_csum_seed"},
-    {0x4000, 0, "large_dir"},  {0x8000, 0, "inline_data"}, {0x10000, 0, "encrypt"}, {0x20000, 0, "casefold"},
+    {0x200, 1, "flex_bg"},     {0x400, 1, "ea_inode"},   {0x1000, 0, "dirdata"},   {0x2000, 1, "metadata_csum_seed"},
+    {0x4000, 1, "large_dir"},  {0x8000, 1, "inline_data"}, {0x10000, 1, "encrypt"}, {0x20000, 1, "casefold"},
     {0, 0, NULL},
 };
 

@@ -9,7 +9,6 @@ from libc.string cimport memcpy, memset
 from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     EXT4_COMPRBLK_FL,
-    EXT4_EA_INODE_FL,
     EXT4_ENCRYPT_FL,
     EXT4_EXTENTS_FL,
     EXT4_HUGE_FILE_FL,
@@ -48,7 +47,7 @@ cdef enum:
 
 
 cdef bint inode_in_use(const ext4_geometry_t* geometry, uint32_t number, const ext4_inode_t* raw) noexcept nogil:
-    """A file by its own word: linked, with a mode, and none of the file system's own inodes."""
+    """A file by its own word, or an attribute's value: linked, with a mode, none of the file system's own inodes."""
     cdef int i
     if raw.i_links_count == 0 or raw.i_mode == 0:
         return False
@@ -57,7 +56,7 @@ cdef bint inode_in_use(const ext4_geometry_t* geometry, uint32_t number, const e
     for i in range(4):
         if number == geometry.hidden[i]:
             return False
-    return ext4_le32(raw.i_flags) & EXT4_EA_INODE_FL == 0
+    return True
 
 
 cdef uint32_t extra_size(const ext4_geometry_t* geometry, const ext4_inode_t* raw) noexcept nogil:
@@ -176,7 +175,7 @@ cdef bint is_fast_symlink(const ext4_geometry_t* geometry, const ext4_inode_t* r
 
 cdef int inode_layout(const ext4_geometry_t* geometry, const ext4_inode_t* raw, uint64_t size,
                       const char** text) noexcept nogil:
-    """How the inode's i_block is to be understood; encrypted, compressed and inline files are refused.
+    """How the inode's i_block is to be understood; encrypted and compressed files are refused.
 
     Compressed is what bears e2compr's mark of a compressed cluster: the wish to be compressed (chattr +c) alone changes
     nothing in any other kernel.
@@ -185,16 +184,18 @@ cdef int inode_layout(const ext4_geometry_t* geometry, const ext4_inode_t* raw, 
     cdef uint16_t kind = ext4_le16(raw.i_mode) & S_IFMT
     cdef int layout = LAYOUT_EXTENTS if flags & EXT4_EXTENTS_FL else LAYOUT_INDIRECT
     text[0] = NULL
-    if kind != S_IFREG and kind != S_IFDIR and kind != S_IFLNK:
+    if flags & EXT4_INLINE_DATA_FL and flags & EXT4_EXTENTS_FL:
+        text[0] = b"both inline data and extents"
+    elif kind != S_IFREG and kind != S_IFDIR and kind != S_IFLNK:
         return LAYOUT_NONE
-    if kind == S_IFLNK and size == 0:
+    elif kind == S_IFLNK and size == 0:
         text[0] = b"a symlink without a target"
     elif flags & EXT4_ENCRYPT_FL:
         text[0] = b"encrypted: without the key neither names nor contents can be read"
-    elif flags & EXT4_INLINE_DATA_FL:
-        text[0] = b"inline data is not supported"
     elif flags & EXT4_COMPRBLK_FL:
         text[0] = b"compressed by e2compr, which is not supported"
+    elif flags & EXT4_INLINE_DATA_FL:
+        return LAYOUT_FAST_SYMLINK if kind == S_IFLNK and size < FAST_SYMLINK_SIZE else LAYOUT_INLINE
     elif kind == S_IFLNK and is_fast_symlink(geometry, raw, size):
         return LAYOUT_FAST_SYMLINK
     return -1 if text[0] != NULL else layout

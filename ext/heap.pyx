@@ -37,6 +37,10 @@ cdef uint32_t name_size_of(const uint8_t* attr) noexcept nogil:
     return attr[0] | <uint32_t>attr[1] << 8
 
 
+cdef uint32_t value_size_of(const uint8_t* attr) noexcept nogil:
+    return name_size_of(attr + 2) | name_size_of(attr + 4) << 16
+
+
 cdef int compare_names(const uint8_t* a, const uint8_t* b) noexcept nogil:
     cdef uint32_t first = name_size_of(a), second = name_size_of(b)
     cdef int order = memcmp(a + HEAD, b + HEAD, min(first, second))
@@ -88,7 +92,7 @@ cdef class HeapWriter:
         memcpy(at + HEAD, prefix, prefix_size)
         if name_size > 0:
             memcpy(at + HEAD + prefix_size, name, name_size)
-        self.attrs[self.attr_count] = attr_t(self.used, <uint32_t>size, source)
+        self.attrs[self.attr_count] = attr_t(self.used, 0, <uint32_t>size, source, 0)
         self.attr_count += 1
         self.used += size
         room[0] = at + HEAD + prefix_size + name_size
@@ -102,6 +106,9 @@ cdef class HeapWriter:
         if value_size > 0:
             memcpy(room, value, value_size)
         return 0
+
+    cdef void tag(self, uint32_t tag) noexcept nogil:
+        self.attrs[self.attr_count - 1].tag = tag
 
     cdef void keep_first(self, uint32_t count) noexcept nogil:
         if count < self.attr_count:
@@ -121,7 +128,7 @@ cdef class HeapWriter:
 
     cdef int finish(self, ExtentMap target, file_t* file, fault_t* fault) noexcept nogil:
         cdef uint8_t head[4]
-        cdef const attr_t* attr
+        cdef attr_t* attr
         cdef uint32_t i
         if self.too_large:
             target.append_problem(file.inode, 0, b"its extended attributes are larger than can be")
@@ -141,6 +148,7 @@ cdef class HeapWriter:
                 continue
             if self.append(target, self.memory + attr.at, attr.size, file, fault) < 0:
                 return fault.code
+            attr.place = target.heap_size - value_size_of(self.memory + attr.at)
         if self.attr_count > 0:
             file.flags |= FILE_XATTRS
         if self.target_size > 0 and not file.flags & FILE_INLINE:

@@ -242,7 +242,7 @@ def described(extent_map: Any, index: int) -> Entry:
         nanoseconds(int(row["mtime"])),
         nanoseconds(int(row["ctime"])),
         rdev=(int(row["rdev"]) >> 20, int(row["rdev"]) & 0xFFFFF),
-        target=extent_map.target(index),
+        target=extent_map.target(index) if stat.S_ISLNK(mode) else None,
         xattrs=extent_map.xattrs(index),
     )
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):

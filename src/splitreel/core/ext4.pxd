@@ -5,21 +5,12 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
 from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_superblock_t
 from splitreel.core.ext4_indirect cimport IndirectTrees
+from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretches_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
 from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
 from splitreel.core.fault cimport fault_t
-from splitreel.core.heap cimport HeapWriter
-
-cdef struct pending_t:                             # a file whose heap record needs a block that is not read yet
-    uint64_t xattr_block                           # 0: none
-    uint64_t area                                  # in the arena: bytes of the xattrs in its inode
-    uint64_t target                                # in the arena: bytes of its symlink target
-    uint32_t area_size
-    uint32_t target_size
-    uint32_t file
-    bint slow_symlink
 
 cdef struct ext4_statistics_t:
     uint64_t inodes, unnamed, directory_blocks, bytes_read, reads
@@ -37,17 +28,13 @@ cdef class Ext4(Filesystem):
     cdef IndirectTrees indirects
     cdef stretches_t metadata                      # the file system's own blocks
     cdef block_list_t descriptors
-    cdef HeapWriter heap
+    cdef RecordPass records
     cdef DirectoryWalk directories
     cdef inode_index_t index
     cdef uint64_t indexed_groups
     cdef tree_t* slots                             # one for each inode of a piece of inode table
     cdef uint8_t* scratch                          # an inode
     cdef block_list_t blocks
-    cdef pending_t* pending
-    cdef size_t pending_count, pending_capacity
-    cdef uint8_t* arena
-    cdef uint64_t arena_size, arena_capacity
     cdef int read_superblock(self, ext4_superblock_t* raw, fault_t* fault) noexcept nogil
     cdef int open_superblock(self, fault_t* fault) noexcept nogil
     cdef int allocate(self, fault_t* fault) noexcept nogil
@@ -63,22 +50,8 @@ cdef class Ext4(Filesystem):
     cdef int gather_trees(self, const block_ref_t* ref, const uint8_t* data, fault_t* fault) noexcept nogil
     cdef int gather_tree(self, uint32_t number, const ext4_inode_t* inode, uint32_t slot,
                          fault_t* fault) noexcept nogil
-    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot,
+    cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot, uint64_t block,
                           fault_t* fault) noexcept nogil
     cdef int append_extents(self, ExtentMap target, const uint8_t* raw, int layout, uint32_t slot,
                             fault_t* fault) noexcept nogil
-    cdef int append_heap(self, ExtentMap target, const uint8_t* raw, int layout, fault_t* fault) noexcept nogil
-    cdef int defer_heap(self, ExtentMap target, const uint8_t* raw, int layout, uint64_t block,
-                        fault_t* fault) noexcept nogil
-    cdef void set_target(self, ExtentMap target, file_t* file, const uint8_t* bytes) noexcept nogil
-    cdef int add_inode_xattrs(self, ExtentMap target, const file_t* file, const uint8_t* area, uint32_t size,
-                              fault_t* fault) noexcept nogil
-    cdef void damaged(self, ExtentMap target, uint32_t file, uint64_t offset, const char* text) noexcept nogil
-    cdef int keep_bytes(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil
-    cdef int read_targets(self, ExtentMap target, fault_t* fault) noexcept nogil
-    cdef int read_target(self, ExtentMap target, const block_ref_t* ref, const uint8_t* data,
-                         fault_t* fault) noexcept nogil
-    cdef int read_xattrs(self, ExtentMap target, fault_t* fault) noexcept nogil
-    cdef int finish_heap(self, ExtentMap target, const pending_t* item, const uint8_t* data,
-                         fault_t* fault) noexcept nogil
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil

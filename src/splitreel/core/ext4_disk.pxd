@@ -12,6 +12,7 @@ cdef enum ext4_feature_bit_t:
     INCOMPAT_META_BG = 0x10
     INCOMPAT_EXTENTS = 0x40
     INCOMPAT_64BIT = 0x80
+    INCOMPAT_EA_INODE = 0x400
     INCOMPAT_CSUM_SEED = 0x2000
     INCOMPAT_LARGEDIR = 0x4000
     RO_COMPAT_SPARSE_SUPER = 0x1
@@ -90,7 +91,7 @@ cdef extern from "ext4_disk.h" nogil:
     ctypedef struct ext4_xattr_entry_t:
         uint8_t e_name_len, e_name_index
         uint16_t e_value_offs
-        uint32_t e_value_inum, e_value_size
+        uint32_t e_value_inum, e_value_size, e_hash
         uint8_t* e_name
 
     ctypedef struct ext4_feature_t:

@@ -9,8 +9,9 @@ from splitreel.core.extent cimport file_t
 cdef enum inode_layout_t:
     LAYOUT_NONE = 0                                # no blocks: devices, sockets, fast symlinks
     LAYOUT_FAST_SYMLINK = 1
-    LAYOUT_EXTENTS = 2
-    LAYOUT_INDIRECT = 3
+    LAYOUT_INLINE = 2
+    LAYOUT_EXTENTS = 3
+    LAYOUT_INDIRECT = 4
 
 cdef struct inode_area_t:                          # where xattrs stand inside the inode; size 0: none
     const uint8_t* bytes

@@ -7,8 +7,10 @@ from splitreel.core.fault cimport fault_t
 
 cdef struct attr_t:
     uint64_t at                                    # in memory, where it stands as it will in the record
+    uint64_t place                                 # of its value in the map's heap after finish; 0: left out
     uint32_t size
     uint32_t source
+    uint32_t tag                                   # the caller's own, 0 unless set
 
 cdef class HeapWriter:
     # begin, set_target, add... in any order, finish. Names and values are copied: what they point to may go away.
@@ -30,6 +32,8 @@ cdef class HeapWriter:
     # As add, but the value_size bytes are for the caller to fill before the next call.
     cdef int add_room(self, const char* prefix, const uint8_t* name, uint32_t name_size, uint32_t value_size,
                       uint32_t source, uint8_t** room, fault_t* fault) noexcept nogil
+    # Tags the attribute added last, so that it can be found among attrs after finish has sorted them.
+    cdef void tag(self, uint32_t tag) noexcept nogil
     # Forget all but the first count attributes: of an area that turns out to be bad nothing is kept.
     cdef void keep_first(self, uint32_t count) noexcept nogil
     # Appends the record and sets heap_offset, heap_size and flags of the file; nothing when there is nothing. The
