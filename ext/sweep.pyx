@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.engine cimport ReadEngine, read_completion_t
-from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault, set_os_fault
+from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, fault_t, set_fault
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -200,5 +200,9 @@ cdef class Sweep:
         if read.os_errno != 0:                     # the whole read failed: this reference may be good
             if self.device.read(item.block * self.block_size, <void*>data[0],
                                 <size_t>item.count * self.block_size, fault) < 0:
-                return set_os_fault(fault, FAULT_IO, read.os_errno, b"reading metadata", item.block * self.block_size)
+                fault.code = FAULT_IO              # the detail stays: it may name the device beneath
+                fault.os_errno = read.os_errno
+                fault.site = b"reading metadata"
+                fault.offset = item.block * self.block_size
+                return fault.code
         return 1
