@@ -28,6 +28,7 @@ from splitreel.core.ext4_groups cimport (
     list_descriptors,
 )
 from splitreel.core.ext4_indirect cimport IndirectTrees, has_indirect
+from splitreel.core.ext4_journal cimport Recovery, needs_recovery
 from splitreel.core.ext4_inode cimport (
     LAYOUT_EXTENTS,
     LAYOUT_INDIRECT,
@@ -82,18 +83,23 @@ cdef class Ext4(Filesystem):
 
     ``frozen``: the caller knows that it was frozen (or unmounted) when the mirror was split; only a file system without
     a journal needs it, which looks crashed otherwise. ``live``: the device is in use; the map is a hint that must be
-    checked against the split mirror, and neither a journal to be replayed nor a change while reading is refused.
+    checked against the split mirror, its journal is left alone, and no change while reading is refused. A journal that
+    was not emptied is replayed in memory otherwise; ``others``: devices among which an external one is looked for.
+    ``device`` is then not the one given, but reads as what recovery would have made of it: files' bytes, too.
 
     Raises:
         Corrupt: no ext4, or a superblock that fails its own checks.
         Unsupported: an incompatible feature, by name and bit.
-        NeedsRecovery: the journal was not emptied before the mirror was split.
+        NeedsRecovery: the journal was not emptied before the mirror was split, and is on a device that was not given.
         DeviceError: the device does not read, or is shorter than the file system.
     """
 
-    def __init__(self, BlockDevice device not None, *, bint frozen=False, bint live=False):
+    def __init__(self, BlockDevice device not None, *, bint frozen=False, bint live=False, others=()):
         cdef fault_t fault
         cdef int rc
+        if not live and needs_recovery(device):
+            self.recovery = Recovery(device, others)
+            device = self.recovery.device
         self.device = device
         self.trust = TRUST_LIVE if live else TRUST_FROZEN if frozen else TRUST_CLEAN
         with nogil:
@@ -106,6 +112,8 @@ cdef class Ext4(Filesystem):
         self.block_size = self.geometry.block_size
         self.uuid = <bytes>self.geometry.uuid[:16]
         self.warnings = geometry_warnings(&self.geometry)
+        if self.recovery is not None:
+            self.warnings = self.recovery.warnings + self.warnings
         self.table_sweep = Sweep(device, self.block_size, RING)
         self.block_sweep = Sweep(device, self.block_size, RING)
         self.pointer_sweep = Sweep(device, self.block_size, RING)
@@ -238,6 +246,8 @@ cdef class Ext4(Filesystem):
         cdef ext4_superblock_t last
         if self.trust == TRUST_LIVE:
             return 0
+        if self.recovery is not None:
+            return self.recovery.check_unchanged(fault)
         if self.read_superblock(&last, fault) < 0:
             return fault.code
         if memcmp(&last, &self.superblock, sizeof(last)) != 0:

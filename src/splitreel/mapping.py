@@ -6,6 +6,7 @@ split, and nothing rests on timestamps. Fingerprints of the raw records say on t
 
 import importlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,23 +75,30 @@ def diff(old: ExtentMap, new: ExtentMap) -> MapChanges:
     )
 
 
-def open_filesystem(device: BlockDevice, *, frozen: bool = False, live: bool = False) -> Filesystem:
+def open_filesystem(
+    device: BlockDevice, *, frozen: bool = False, live: bool = False, others: Sequence[BlockDevice] = ()
+) -> Filesystem:
     """The reader of the file system that a device holds.
 
     Args:
         device: the device or image.
         frozen: the caller knows that the file system was frozen or unmounted when the mirror was split.
         live: the device is in use: its map is a hint, to be checked against the split mirror.
+        others: devices among which a journal or log that is not on the device itself is looked for.
+
+    The extents of its map refer to its ``device``, which is not the one given when a journal was replayed in memory:
+    whoever reads files reads from there.
 
     Raises:
         Unsupported: it holds something else, which is named, or nothing known; or a feature that is not read.
-        NeedsRecovery: its journal would have to be replayed first.
+        NeedsRecovery: its journal would have to be replayed first, and cannot be.
         Corrupt: its superblock fails its checks.
     """
     kind = probe(device)
     if kind in READERS:
         module, name = READERS[kind]
-        filesystem: Filesystem = getattr(importlib.import_module(module), name)(device, frozen=frozen, live=live)
+        reader = getattr(importlib.import_module(module), name)
+        filesystem: Filesystem = reader(device, frozen=frozen, live=live, others=others)
         return filesystem
     what = f"reading {os.fsdecode(device.path)}"
     if kind is None:

@@ -116,7 +116,8 @@ def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDev
     args.live = False
     if args.map is None:
         return source.mapped(args, devices)
-    return devices[0], source.loaded(args.map, devices[0])
+    extent_map = source.loaded(args.map, devices[0])
+    return devices[0] if args.raw else source.filesystem(args, devices).device, extent_map
 
 
 def _tell(args: argparse.Namespace, result: Result) -> None:

@@ -6,6 +6,7 @@ from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
 from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_superblock_t
 from splitreel.core.ext4_indirect cimport IndirectTrees
 from splitreel.core.ext4_records cimport RecordPass
+from splitreel.core.ext4_journal cimport Recovery
 from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretches_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
@@ -21,6 +22,7 @@ cdef class Ext4(Filesystem):
     cdef ext4_geometry_t geometry
     cdef ext4_superblock_t superblock              # as it was when the map was begun
     cdef int trust                                 # ext4_trust_t
+    cdef Recovery recovery                         # None: the journal was empty, or is not replayed
     cdef readonly list warnings
     cdef ext4_statistics_t counts
     cdef Sweep table_sweep, block_sweep, pointer_sweep

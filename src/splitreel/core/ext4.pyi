@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import TypedDict
 
 from splitreel.core.device import BlockDevice
@@ -18,7 +19,9 @@ class _Statistics(TypedDict):
     seconds: _Seconds
 
 class Ext4(Filesystem):
-    def __init__(self, device: BlockDevice, *, frozen: bool = False, live: bool = False) -> None: ...
+    def __init__(
+        self, device: BlockDevice, *, frozen: bool = False, live: bool = False, others: Sequence[BlockDevice] = ()
+    ) -> None: ...
     @property
     def warnings(self) -> list[str]: ...
     @property

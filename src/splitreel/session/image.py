@@ -30,16 +30,22 @@ def opened(image: SplitImage, job: Job, warn: Warn | None = None) -> Iterator[li
         yield [stack.open_volume(devices, job.volume or None, raw=job.raw, warn=warn), *devices[1:]]
 
 
-def mapped(devices: list[BlockDevice], job: Job, *, frozen: bool) -> ExtentMap:
+def mapped(devices: list[BlockDevice], job: Job, *, frozen: bool, warn: Warn | None = None) -> ExtentMap:
     """The map of what ``opened`` gave: of a file system, or of one file when the job is raw."""
     if job.raw:
         return map_raw(devices[0], stack.file_name(devices[0]))
-    return mapping.map_device(devices[0], frozen=frozen)
+    filesystem = mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:])
+    if warn is not None:
+        for text in getattr(filesystem, "warnings", ()):
+            warn(text)
+    return filesystem.map()
 
 
 def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> BlockDevice:
     """The device that such a map's extents refer to."""
-    return devices[0] if job.raw else mapping.open_filesystem(devices[0], frozen=frozen).device
+    if job.raw:
+        return devices[0]
+    return mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:]).device
 
 
 @contextmanager
