@@ -17,14 +17,15 @@ from splitreel.core.ext4_disk cimport (
     ext4_inode_t,
     ext4_le16,
     ext4_le32,
+    ext4_mmp_t,
     ext4_superblock_t,
 )
 from splitreel.core.ext4_groups cimport (
     add_group_stretches,
-    arrange_stretches,
     decode_group,
     ext4_group_t,
     free_stretches,
+    join_tables,
     list_descriptors,
 )
 from splitreel.core.ext4_indirect cimport IndirectTrees, has_indirect
@@ -47,8 +48,10 @@ from splitreel.core.ext4_superblock cimport (
     TRUST_FROZEN,
     TRUST_LIVE,
     decode_superblock,
+    family_name,
     feature_names,
     geometry_warnings,
+    mmp_warnings,
 )
 from splitreel.core.sweep cimport SWEEP_SPAN, Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.ext4_records cimport RecordPass
@@ -111,9 +114,12 @@ cdef class Ext4(Filesystem):
         self.fs_type = "ext4"
         self.block_size = self.geometry.block_size
         self.uuid = <bytes>self.geometry.uuid[:16]
+        self.kind = family_name(&self.geometry)
         self.warnings = geometry_warnings(&self.geometry)
         if self.recovery is not None:
             self.warnings = self.recovery.warnings + self.warnings
+        if self.geometry.mmp_block != 0:
+            self.warnings += mmp_warnings(&self.mmp)
         self.table_sweep = Sweep(device, self.block_size, RING)
         self.block_sweep = Sweep(device, self.block_size, RING)
         self.pointer_sweep = Sweep(device, self.block_size, RING)
@@ -149,6 +155,7 @@ cdef class Ext4(Filesystem):
         """Of the last map: inodes, inodes left out for want of a name, what was read, seconds of each pass."""
         cdef double* seconds = self.counts.seconds
         return {
+            "kind": self.kind,
             "inodes": self.counts.inodes,
             "unnamed": self.counts.unnamed,
             "directory_blocks": self.counts.directory_blocks,
@@ -162,13 +169,19 @@ cdef class Ext4(Filesystem):
     cdef int read_superblock(self, ext4_superblock_t* raw, fault_t* fault) noexcept nogil:
         return self.device.read(SUPERBLOCK_OFFSET, raw, sizeof(ext4_superblock_t), fault)
 
+    cdef int read_mmp(self, ext4_mmp_t* raw, fault_t* fault) noexcept nogil:
+        memset(raw, 0, sizeof(ext4_mmp_t))
+        if self.geometry.mmp_block == 0:
+            return 0
+        return self.device.read(self.geometry.mmp_block * self.geometry.block_size, raw, sizeof(ext4_mmp_t), fault)
+
     cdef int open_superblock(self, fault_t* fault) noexcept nogil:
         if self.read_superblock(&self.superblock, fault) < 0:
             return fault.code
         if decode_superblock(&self.superblock, self.device.size, self.trust, &self.geometry, fault) < 0:
             return fault.code
         self.geometry.metadata = &self.metadata
-        return 0
+        return self.read_mmp(&self.mmp, fault)
 
     cdef int allocate(self, fault_t* fault) noexcept nogil:
         free(self.slots)
@@ -184,6 +197,7 @@ cdef class Ext4(Filesystem):
         free_blocks(&self.blocks)
         free_blocks(&self.descriptors)
         free_stretches(&self.metadata)
+        free_stretches(&self.tables)
         free(self.index.first_file)
         self.index.first_file = NULL
         self.indexed_groups = 0
@@ -242,15 +256,19 @@ cdef class Ext4(Filesystem):
         return self.check_unchanged(fault)
 
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil:
-        """Nothing writes to a split mirror. A superblock that changed means that the device is the live one."""
+        """Nothing writes to a split mirror. A superblock that changed means that the device is the live one.
+
+        So does multiple mount protection, whose holder counts on every few seconds.
+        """
         cdef ext4_superblock_t last
+        cdef ext4_mmp_t last_mmp
         if self.trust == TRUST_LIVE:
             return 0
         if self.recovery is not None:
             return self.recovery.check_unchanged(fault)
-        if self.read_superblock(&last, fault) < 0:
+        if self.read_superblock(&last, fault) < 0 or self.read_mmp(&last_mmp, fault) < 0:
             return fault.code
-        if memcmp(&last, &self.superblock, sizeof(last)) != 0:
+        if memcmp(&last, &self.superblock, sizeof(last)) != 0 or memcmp(&last_mmp, &self.mmp, sizeof(last_mmp)) != 0:
             return set_fault(fault, FAULT_STALE_MAP, b"mapping an ext4 file system", 0, SUPERBLOCK_OFFSET,
                              b"the mirror was written to while it was read")
         return 0
@@ -280,8 +298,7 @@ cdef class Ext4(Filesystem):
             for i in range(ref.limit):
                 if self.add_table(ref.first + i, data + <size_t>i * self.geometry.desc_size, fault) < 0:
                     return fault.code
-        arrange_stretches(&self.metadata)
-        return 0
+        return join_tables(&self.geometry, &self.tables, &self.metadata, fault)
 
     cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
         """The used head of one inode table, in pieces: owner is the group, first the inode, limit their number."""
@@ -290,7 +307,7 @@ cdef class Ext4(Filesystem):
         cdef uint32_t first = 0, count
         cdef ext4_group_t decoded
         if (decode_group(&self.geometry, group, raw, &decoded, fault) < 0
-                or add_group_stretches(&self.geometry, &self.metadata, group, &decoded, fault) < 0):
+                or add_group_stretches(&self.geometry, &self.tables, &self.metadata, group, &decoded, fault) < 0):
             return fault.code
         while first < decoded.used_inodes:
             count = min(per_piece, decoded.used_inodes - first)

@@ -201,6 +201,17 @@ typedef struct EXT4_PACKED {
     uint8_t e_name[];
 } ext4_xattr_entry_t;
 
+typedef struct EXT4_PACKED {
+    uint32_t mmp_magic;
+    uint32_t mmp_seq;
+    uint64_t mmp_time;
+    uint8_t mmp_nodename[64];
+    uint8_t mmp_bdevname[32];
+    uint16_t mmp_check_interval;
+    uint8_t unread_72[906];
+    uint32_t mmp_checksum;
+} ext4_mmp_t;
+
 static_assert(sizeof(ext4_superblock_t) == 1024, "superblock");
 static_assert(offsetof(ext4_superblock_t, s_reserved_gdt_blocks) == 0xCE, "s_reserved_gdt_blocks");
 static_assert(offsetof(ext4_superblock_t, s_journal_inum) == 0xE0, "s_journal_inum");
@@ -226,6 +237,7 @@ static_assert(offsetof(ext4_inode_t, i_checksum_lo) == 0x7C, "i_checksum_lo");
 static_assert(offsetof(ext4_inode_t, i_projid) == 0x9C, "i_projid");
 static_assert(sizeof(ext4_extent_header_t) == 12 && sizeof(ext4_extent_idx_t) == 12 && sizeof(ext4_extent_t) == 12, "node");
 static_assert(sizeof(ext4_dir_entry_t) == 8, "directory entry");
+static_assert(sizeof(ext4_mmp_t) == 1024 && offsetof(ext4_mmp_t, mmp_checksum) == 1020, "mmp");
 static_assert(sizeof(ext4_xattr_header_t) == 32 && sizeof(ext4_xattr_entry_t) == 16, "xattr");
 
 static inline uint16_t ext4_le16(uint16_t value) { return le16toh(value); }
@@ -238,16 +250,22 @@ static inline uint32_t ext4_load32(const uint8_t *bytes)
     return le32toh(value);
 }
 
+enum {
+    EXT4_REFUSED = 0,
+    EXT4_READ = 1,                  /* or of no consequence for reading */
+    EXT4_WARNED = 2,                /* read as if it were not there, and said so */
+};
+
 typedef struct {
     uint32_t bit;
-    int supported;                  /* read, or of no consequence for reading */
+    int use;                        /* EXT4_REFUSED... */
     const char *name;
 } ext4_feature_t;
 
 /* Names as mke2fs and the kernel give them. RECOVER is dealt with on its own: it is a state more than a feature. */
 static const ext4_feature_t EXT4_INCOMPAT[] = {
     {0x1, 0, "compression"},   {0x2, 1, "filetype"},     {0x4, 1, "recover"},      {0x8, 0, "journal_dev"},
-    {0x10, 1, "meta_bg"},      {0x40, 1, "extents"},     {0x80, 1, "64bit"},       {0x100, 0, "mmp"},
+    {0x10, 1, "meta_bg"},      {0x40, 1, "extents"},     {0x80, 1, "64bit"},       {0x100, 1, "mmp"},
     {0x200, 1, "flex_bg"},     {0x400, 1, "ea_inode"},   {0x1000, 0, "dirdata"},   {0x2000, 1, "metadata_csum_seed"},
     {0x4000, 1, "large_dir"},  {0x8000, 1, "inline_data"}, {0x10000, 1, "encrypt"}, {0x20000, 1, "casefold"},
     {0, 0, NULL},
@@ -255,15 +273,17 @@ static const ext4_feature_t EXT4_INCOMPAT[] = {
 
 static const ext4_feature_t EXT4_RO_COMPAT[] = {
     {0x1, 1, "sparse_super"},  {0x2, 1, "large_file"},   {0x4, 1, "btree_dir"},    {0x8, 1, "huge_file"},
-    {0x10, 1, "uninit_bg"},    {0x20, 1, "dir_nlink"},   {0x40, 1, "extra_isize"}, {0x100, 1, "quota"},
-    {0x200, 0, "bigalloc"},    {0x400, 1, "metadata_csum"}, {0x800, 1, "replica"}, {0x1000, 1, "read-only"},
+    {0x10, 1, "uninit_bg"},    {0x20, 1, "dir_nlink"},   {0x40, 1, "extra_isize"}, {0x80, 2, "snapshot"},
+    {0x100, 1, "quota"},       {0x200, 1, "bigalloc"},   {0x400, 1, "metadata_csum"}, {0x800, 2, "replica"},
+    {0x1000, 1, "read-only"},
     {0x2000, 1, "project"},    {0x4000, 1, "shared_blocks"}, {0x8000, 1, "verity"}, {0x10000, 1, "orphan_present"},
     {0, 0, NULL},
 };
 
 static const ext4_feature_t EXT4_COMPAT[] = {
-    {0x1, 1, "dir_prealloc"},  {0x2, 1, "imagic_inodes"}, {0x4, 1, "has_journal"}, {0x8, 1, "ext_attr"},
-    {0x10, 1, "resize_inode"}, {0x20, 1, "dir_index"},   {0x200, 1, "sparse_super2"}, {0x400, 1, "fast_commit"},
+    {0x1, 1, "dir_prealloc"},  {0x2, 2, "imagic_inodes"}, {0x4, 1, "has_journal"}, {0x8, 1, "ext_attr"},
+    {0x10, 1, "resize_inode"}, {0x20, 1, "dir_index"},   {0x40, 1, "lazy_bg"},     {0x80, 2, "exclude_inode"},
+    {0x100, 2, "snapshot_bitmap"}, {0x200, 1, "sparse_super2"}, {0x400, 1, "fast_commit"},
     {0x800, 1, "stable_inodes"}, {0x1000, 1, "orphan_file"},
     {0, 0, NULL},
 };

@@ -195,7 +195,7 @@ cdef uint64_t head_blocks(const ext4_geometry_t* geometry, uint64_t group) noexc
     return count + (geometry.reserved_gdt_blocks if geometry.compat & COMPAT_RESIZE_INODE else 0)
 
 
-cdef int add_group_stretches(const ext4_geometry_t* geometry, stretches_t* list, uint64_t number,
+cdef int add_group_stretches(const ext4_geometry_t* geometry, stretches_t* tables, stretches_t* list, uint64_t number,
                              const ext4_group_t* group, fault_t* fault) noexcept nogil:
     cdef uint64_t head = head_blocks(geometry, number)
     cdef uint64_t start = group_start(geometry, number)
@@ -206,9 +206,14 @@ cdef int add_group_stretches(const ext4_geometry_t* geometry, stretches_t* list,
     if (add_stretch(geometry, list, start, head, fault) < 0
             or add_stretch(geometry, list, group.block_bitmap, 1, fault) < 0
             or add_stretch(geometry, list, group.inode_bitmap, 1, fault) < 0
-            or add_stretch(geometry, list, group.inode_table, table, fault) < 0):
+            or add_stretch(geometry, tables, group.inode_table, table, fault) < 0):
         return fault.code
     return 0
+
+
+cdef void sort_stretches(stretches_t* list) noexcept nogil:
+    if list.count > 1:
+        qsort(list.items, list.count, sizeof(stretch_t), compare_stretches)
 
 
 cdef void arrange_stretches(stretches_t* list) noexcept nogil:
@@ -216,7 +221,7 @@ cdef void arrange_stretches(stretches_t* list) noexcept nogil:
     cdef size_t kept = 0, i
     if list.count == 0:
         return
-    qsort(list.items, list.count, sizeof(stretch_t), compare_stretches)
+    sort_stretches(list)
     for i in range(1, list.count):
         if list.items[i].first <= list.items[kept].end:
             list.items[kept].end = max(list.items[kept].end, list.items[i].end)
@@ -224,6 +229,20 @@ cdef void arrange_stretches(stretches_t* list) noexcept nogil:
             kept += 1
             list.items[kept] = list.items[i]
     list.count = kept + 1
+
+
+cdef int join_tables(const ext4_geometry_t* geometry, stretches_t* tables, stretches_t* list,
+                     fault_t* fault) noexcept nogil:
+    cdef size_t i
+    sort_stretches(tables)
+    for i in range(tables.count):
+        if i > 0 and tables.items[i].first < tables.items[i - 1].end:
+            return set_fault(fault, FAULT_CORRUPT, b"verifying group descriptors", 0,
+                             tables.items[i].first * geometry.block_size, b"the inode tables of two groups overlap")
+        if add_stretch(geometry, list, tables.items[i].first, tables.items[i].end - tables.items[i].first, fault) < 0:
+            return fault.code
+    arrange_stretches(list)
+    return 0
 
 
 cdef void free_stretches(stretches_t* list) noexcept nogil:

@@ -13,17 +13,24 @@ from splitreel.core.ext4_disk cimport (
     COMPAT_ORPHAN_FILE,
     EXT4_COMPAT,
     EXT4_INCOMPAT,
+    EXT4_REFUSED,
     EXT4_RO_COMPAT,
+    EXT4_WARNED,
     INCOMPAT_64BIT,
     INCOMPAT_CSUM_SEED,
     INCOMPAT_FILETYPE,
+    INCOMPAT_JOURNAL_DEV,
     INCOMPAT_META_BG,
+    INCOMPAT_MMP,
     INCOMPAT_RECOVER,
+    RO_COMPAT_BIGALLOC,
     RO_COMPAT_GDT_CSUM,
     RO_COMPAT_METADATA_CSUM,
     ext4_feature_t,
     ext4_le16,
     ext4_le32,
+    ext4_le64,
+    ext4_mmp_t,
     ext4_superblock_t,
 )
 from splitreel.core.fault cimport (
@@ -38,12 +45,17 @@ from splitreel.core.fault cimport (
 cdef enum:
     SUPERBLOCK_OFFSET = 1024
     SUPERBLOCK_MAGIC = 0xEF53
+    MMP_MAGIC = 0x004D4D50
+    MMP_SEQ_CLEAN = 0xFF4D4D50
+    MMP_SEQ_FSCK = 0xE24D4D50
+    EXT3_RO_COMPAT = 0x7                           # sparse_super, large_file, btree_dir
     CHECKSUM_CRC32C = 1
     STATE_VALID = 1
     STATE_ERROR = 2
     GOOD_OLD_FIRST_INO = 11
     GOOD_OLD_INODE_SIZE = 128
     GOOD_OLD_DESC_SIZE = 32
+    MAX_LOG_CLUSTER_SIZE = 20                      # 1 GiB
     MIN_BLOCKS_PER_GROUP = 256                     # mke2fs -g takes no less; bounds the number of groups
 
 
@@ -59,12 +71,19 @@ cdef int refuse_feature(fault_t* fault, const char* kind, const char* name, uint
 
 # Features.
 
+cdef int refuse_journal_device(fault_t* fault) noexcept nogil:
+    return set_fault(fault, FAULT_UNSUPPORTED, b"opening an ext4 file system", 0, SUPERBLOCK_OFFSET,
+                     b"incompat feature journal_dev (0x8): this is an external journal, not the file system it is for")
+
+
 cdef int check_incompat(uint32_t features, fault_t* fault) noexcept nogil:
     """Refuses the first bit that is not read, unknown ones too, as both kernels do."""
     cdef const ext4_feature_t* known = EXT4_INCOMPAT
     cdef uint32_t rest = features
+    if features & INCOMPAT_JOURNAL_DEV:
+        return refuse_journal_device(fault)
     while known.name != NULL:
-        if features & known.bit and not known.supported:
+        if features & known.bit and known.use == EXT4_REFUSED:
             return refuse_feature(fault, b"incompat", known.name, known.bit)
         rest &= ~known.bit
         known += 1
@@ -76,7 +95,7 @@ cdef int check_incompat(uint32_t features, fault_t* fault) noexcept nogil:
 cdef int check_ro_compat(uint32_t features, fault_t* fault) noexcept nogil:
     cdef const ext4_feature_t* known = EXT4_RO_COMPAT
     while known.name != NULL:
-        if features & known.bit and not known.supported:
+        if features & known.bit and known.use == EXT4_REFUSED:
             return refuse_feature(fault, b"ro_compat", known.name, known.bit)
         known += 1
     return 0
@@ -131,7 +150,6 @@ cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, f
         return refuse(fault, b"s_log_block_size is above 6")
     geometry.block_size = <uint32_t>1024 << shift
     geometry.superblock_block = SUPERBLOCK_OFFSET // geometry.block_size
-    geometry.cluster_size = geometry.block_size
     geometry.inode_size = GOOD_OLD_INODE_SIZE
     geometry.first_ino = GOOD_OLD_FIRST_INO
     if ext4_le32(raw.s_rev_level) >= 1:
@@ -148,21 +166,42 @@ cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, f
     return 0
 
 
+cdef int decode_clusters(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
+    """With bigalloc bitmaps count in clusters; extents and all else stay in blocks. Without it, a cluster is a block."""
+    cdef uint32_t block = ext4_le32(raw.s_log_block_size)
+    cdef uint32_t cluster = ext4_le32(raw.s_log_cluster_size)
+    geometry.cluster_size = geometry.block_size
+    if not geometry.ro_compat & RO_COMPAT_BIGALLOC:
+        return 0
+    if cluster < block or cluster > MAX_LOG_CLUSTER_SIZE:
+        return refuse(fault, b"s_log_cluster_size is below s_log_block_size or above 20")
+    geometry.cluster_size = <uint32_t>1024 << cluster
+    return 0
+
+
 cdef int decode_groups(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
     cdef uint32_t per_block = geometry.block_size // geometry.inode_size
+    cdef uint32_t ratio
     geometry.block_count = ext4_le32(raw.s_blocks_count_lo)
     if geometry.incompat & INCOMPAT_64BIT:
         geometry.block_count |= <uint64_t>ext4_le32(raw.s_blocks_count_hi) << 32
+    if decode_clusters(raw, geometry, fault) < 0:
+        return fault.code
     geometry.first_data_block = ext4_le32(raw.s_first_data_block)
+    ratio = geometry.cluster_size // geometry.block_size
     geometry.blocks_per_group = ext4_le32(raw.s_blocks_per_group)
     geometry.inodes_per_group = ext4_le32(raw.s_inodes_per_group)
     geometry.inode_count = ext4_le32(raw.s_inodes_count)
     if geometry.block_count >> 48:
         return refuse(fault, b"s_blocks_count is above 2^48")
     if geometry.first_data_block != (1 if geometry.block_size == 1024 else 0):
-        return refuse(fault, b"s_first_data_block does not go with the block size")
-    if geometry.blocks_per_group < MIN_BLOCKS_PER_GROUP or geometry.blocks_per_group > 8 * geometry.block_size:
+        if geometry.first_data_block != 0 or not geometry.ro_compat & RO_COMPAT_BIGALLOC:
+            return refuse(fault, b"s_first_data_block does not go with the block size")
+    if (geometry.blocks_per_group < MIN_BLOCKS_PER_GROUP
+            or geometry.blocks_per_group > <uint64_t>8 * geometry.block_size * ratio):
         return refuse(fault, b"s_blocks_per_group is out of range")
+    if ratio > 1 and geometry.blocks_per_group != ext4_le32(raw.s_clusters_per_group) * <uint64_t>ratio:
+        return refuse(fault, b"s_blocks_per_group is not s_clusters_per_group in blocks")
     if (geometry.inodes_per_group < per_block or geometry.inodes_per_group > 8 * geometry.block_size
             or geometry.inodes_per_group % per_block != 0
             or geometry.inodes_per_group // per_block >= geometry.blocks_per_group):
@@ -185,6 +224,10 @@ cdef int decode_layout(const ext4_superblock_t* raw, ext4_geometry_t* geometry, 
     geometry.reserved_gdt_blocks = ext4_le16(raw.s_reserved_gdt_blocks)
     geometry.backup_groups[0] = ext4_le32(raw.s_backup_bgs[0])
     geometry.backup_groups[1] = ext4_le32(raw.s_backup_bgs[1])
+    if geometry.incompat & INCOMPAT_MMP:
+        geometry.mmp_block = ext4_le64(raw.s_mmp_block)
+        if geometry.mmp_block <= geometry.first_data_block or geometry.mmp_block >= geometry.block_count:
+            return refuse(fault, b"s_mmp_block lies outside the file system")
     if (geometry.incompat & INCOMPAT_META_BG
             and geometry.first_meta_bg > (geometry.group_count + per_block - 1) // per_block):
         return refuse(fault, b"s_first_meta_bg is above the number of descriptor blocks")
@@ -266,9 +309,38 @@ cdef object feature_names(const ext4_geometry_t* geometry):
     }
 
 
+cdef str family_name(const ext4_geometry_t* geometry):
+    """"ext2", "ext3" or "ext4" by its features, as blkid tells them apart."""
+    cdef uint32_t plain = INCOMPAT_FILETYPE | INCOMPAT_RECOVER | INCOMPAT_META_BG
+    if geometry.incompat & ~plain or geometry.ro_compat & ~<uint32_t>EXT3_RO_COMPAT:
+        return "ext4"
+    return "ext3" if geometry.compat & COMPAT_HAS_JOURNAL else "ext2"
+
+
+cdef list warned_of(const ext4_feature_t* known, uint32_t features):
+    found = []
+    while known.name != NULL:
+        if features & known.bit and known.use == EXT4_WARNED:
+            found.append(f"feature {known.name.decode()}: read as if it were not there")
+        known += 1
+    return found
+
+
+cdef object mmp_warnings(const ext4_mmp_t* block):
+    """What multiple mount protection says of who has the file system mounted."""
+    if ext4_le32(block.mmp_magic) != MMP_MAGIC:
+        return ["multiple mount protection: its block holds something else: run e2fsck"]
+    if ext4_le32(block.mmp_seq) == MMP_SEQ_CLEAN:
+        return []
+    if ext4_le32(block.mmp_seq) == MMP_SEQ_FSCK:
+        return ["multiple mount protection: e2fsck was at work on it"]
+    node = (<bytes>block.mmp_nodename[:64]).split(b"\0")[0].decode("utf-8", "backslashreplace")
+    return [f"multiple mount protection: in use by {node!r} when the mirror was split"]
+
+
 cdef object geometry_warnings(const ext4_geometry_t* geometry):
     """What does not hinder reading but should be said once."""
-    warnings = []
+    warnings = warned_of(EXT4_COMPAT, geometry.compat) + warned_of(EXT4_RO_COMPAT, geometry.ro_compat)
     unknown = unknown_bits(EXT4_RO_COMPAT, geometry.ro_compat)
     if unknown:
         warnings.append(f"unknown ro_compat features 0x{unknown:x}: read as if they were not there")

@@ -57,11 +57,13 @@ def test_a_new_file_system_opens_without_warnings(image: Path) -> None:
     ("offset", "bit", "words"),
     [
         (INCOMPAT, 0x1, "incompat feature compression (0x1)"),
-        (INCOMPAT, 0x8, "incompat feature journal_dev (0x8)"),
-        (INCOMPAT, 0x100, "incompat feature mmp (0x100)"),
+        (
+            INCOMPAT,
+            0x8,
+            "incompat feature journal_dev (0x8): this is an external journal, not the file system it is for",
+        ),
         (INCOMPAT, 0x1000, "incompat feature dirdata (0x1000)"),
         (INCOMPAT, 0x80000, "incompat feature unknown (0x80000)"),
-        (RO_COMPAT, 0x200, "ro_compat feature bigalloc (0x200)"),
     ],
 )
 def test_unsupported_features_are_refused_by_name_and_bit(image: Path, offset: int, bit: int, words: str) -> None:
@@ -79,6 +81,84 @@ def test_unknown_ro_compat_is_warned_of_and_unknown_compat_ignored(image: Path) 
     assert filesystem.warnings == ["unknown ro_compat features 0x400000: read as if they were not there"]
     assert "unknown 0x400000" in filesystem.features["compat"]
     assert filesystem.map().file_count == 2
+
+
+def test_a_real_journal_device_is_refused_as_one(tmp_path: Path) -> None:
+    need_programs("mke2fs", "debugfs")
+    journal = images.make_image(tmp_path / "journal", 16, "-O", "journal_dev", "-b", "4096")
+    with pytest.raises(errors.Unsupported, match="external journal, not the file system"):
+        open_image(journal)
+
+
+@pytest.mark.parametrize(
+    ("offset", "bit", "name"),
+    [(COMPAT, 0x2, "imagic_inodes"), (COMPAT, 0x80, "exclude_inode"), (RO_COMPAT, 0x800, "replica")],
+)
+def test_features_of_other_systems_are_warned_of(image: Path, offset: int, bit: int, name: str) -> None:
+    set_bit(image, offset, bit)
+    filesystem = open_image(image)
+
+    assert filesystem.warnings == [f"feature {name}: read as if it were not there"]
+    assert filesystem.map().problem_count == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "found"),
+    [
+        ("ext2", (), "ext2"),
+        ("ext2", ("-r", "0"), "ext2"),
+        ("ext2", ("-O", "extents"), "ext4"),
+        ("ext3", (), "ext3"),
+        ("ext3", ("-O", "meta_bg,^resize_inode"), "ext3"),
+        ("ext4", (), "ext4"),
+        ("ext4", ("-O", "^has_journal"), "ext4"),
+    ],
+)
+def test_the_family_is_told_apart_as_blkid_does(
+    tmp_path: Path, kind: str, options: tuple[str, ...], found: str
+) -> None:
+    """A map says ext4 for all of them: one reader, one name."""
+    need_programs("mke2fs", "blkid")
+    image = images.make_image(tmp_path / "image", 16, *options, kind=kind)
+    filesystem = open_image(image)
+    said = subprocess.run(
+        ["blkid", "-p", "-s", "TYPE", "-o", "value", image], capture_output=True, text=True, check=True
+    )
+
+    assert filesystem.kind == said.stdout.strip() == found
+    assert filesystem.fs_type == "ext4"
+
+
+def test_revision_0_with_features_is_read_with_them_and_warned_of(tmp_path: Path) -> None:
+    """The kernel sets ext_attr without a word of the revision; and no kernel looks at the revision first."""
+    need_programs("mke2fs", "debugfs")
+    image = images.make_image(tmp_path / "image", 16, "-r", "0", kind="ext2")
+    assert open_image(image).warnings == []
+    set_bit(image, COMPAT, 0x8)
+    assert open_image(image).warnings == [
+        "revision 0 with features, which it should not have: read with them, as the kernel does"
+    ]
+
+
+def test_multiple_mount_protection_says_who_has_it(tmp_path: Path) -> None:
+    """A mirror split while mounted says in use, which is to be expected; a clean one says nothing."""
+    need_programs("mke2fs", "debugfs")
+    image = images.make_image(tmp_path / "image", 16, "-O", "mmp")
+    assert open_image(image).warnings == []
+    block = struct.unpack("<Q", Surgeon(image).read(SUPERBLOCK + 0x168, 8))[0] * Surgeon(image).block_size
+    for sequence, warning in (
+        (17, "multiple mount protection: in use by 'some\\nnode' when the mirror was split"),
+        (0xE24D4D50, "multiple mount protection: e2fsck was at work on it"),
+    ):
+        Surgeon(image).write(block, struct.pack("<IIQ64s", 0x4D4D50, sequence, 0, b"some\nnode"))
+        filesystem = open_image(image)
+        assert filesystem.warnings == [warning]
+        assert filesystem.map().problem_count == 0
+    Surgeon(image).write(block, bytes(4))
+    assert "something else" in open_image(image).warnings[0]
+    patch(image, 0x168, "<Q", 1 << 20)
+    with pytest.raises(errors.Corrupt, match="s_mmp_block"):
+        open_image(image)
 
 
 def test_recorded_errors_are_warned_of(image: Path) -> None:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
-from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_superblock_t
+from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_mmp_t, ext4_superblock_t
 from splitreel.core.ext4_indirect cimport IndirectTrees
 from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_journal cimport Recovery
@@ -24,11 +24,14 @@ cdef class Ext4(Filesystem):
     cdef int trust                                 # ext4_trust_t
     cdef Recovery recovery                         # None: the journal was empty, or is not replayed
     cdef readonly list warnings
+    cdef readonly str kind                         # "ext2", "ext3" or "ext4"
+    cdef ext4_mmp_t mmp                            # multiple mount protection, as superblock
     cdef ext4_statistics_t counts
     cdef Sweep table_sweep, block_sweep, pointer_sweep
     cdef ExtentTrees trees
     cdef IndirectTrees indirects
     cdef stretches_t metadata                      # the file system's own blocks
+    cdef stretches_t tables                        # inode tables alone
     cdef block_list_t descriptors
     cdef RecordPass records
     cdef DirectoryWalk directories
@@ -38,6 +41,7 @@ cdef class Ext4(Filesystem):
     cdef uint8_t* scratch                          # an inode
     cdef block_list_t blocks
     cdef int read_superblock(self, ext4_superblock_t* raw, fault_t* fault) noexcept nogil
+    cdef int read_mmp(self, ext4_mmp_t* raw, fault_t* fault) noexcept nogil
     cdef int open_superblock(self, fault_t* fault) noexcept nogil
     cdef int allocate(self, fault_t* fault) noexcept nogil
     cdef void forget(self) noexcept nogil

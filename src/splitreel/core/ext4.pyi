@@ -11,6 +11,7 @@ class _Seconds(TypedDict):
     names: float
 
 class _Statistics(TypedDict):
+    kind: str
     inodes: int
     unnamed: int
     directory_blocks: int
@@ -22,6 +23,8 @@ class Ext4(Filesystem):
     def __init__(
         self, device: BlockDevice, *, frozen: bool = False, live: bool = False, others: Sequence[BlockDevice] = ()
     ) -> None: ...
+    @property
+    def kind(self) -> str: ...
     @property
     def warnings(self) -> list[str]: ...
     @property

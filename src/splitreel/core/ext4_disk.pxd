@@ -9,9 +9,11 @@ cdef enum:
 cdef enum ext4_feature_bit_t:
     INCOMPAT_FILETYPE = 0x2
     INCOMPAT_RECOVER = 0x4
+    INCOMPAT_JOURNAL_DEV = 0x8
     INCOMPAT_META_BG = 0x10
     INCOMPAT_EXTENTS = 0x40
     INCOMPAT_64BIT = 0x80
+    INCOMPAT_MMP = 0x100
     INCOMPAT_EA_INODE = 0x400
     INCOMPAT_CSUM_SEED = 0x2000
     INCOMPAT_LARGEDIR = 0x4000
@@ -94,9 +96,17 @@ cdef extern from "ext4_disk.h" nogil:
         uint32_t e_value_inum, e_value_size, e_hash
         uint8_t* e_name
 
+    enum:
+        EXT4_REFUSED
+        EXT4_WARNED
+
+    ctypedef struct ext4_mmp_t:
+        uint32_t mmp_magic, mmp_seq
+        uint8_t mmp_nodename[64]
+
     ctypedef struct ext4_feature_t:
         uint32_t bit
-        int supported
+        int use
         const char* name
 
     const ext4_feature_t* EXT4_INCOMPAT

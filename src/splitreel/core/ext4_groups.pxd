@@ -22,9 +22,12 @@ cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uin
 
 cdef int add_stretch(const ext4_geometry_t* geometry, stretches_t* list, uint64_t first, uint64_t count,
                      fault_t* fault) noexcept nogil
-# Superblock copy, descriptors, bitmaps and inode table of one group.
-cdef int add_group_stretches(const ext4_geometry_t* geometry, stretches_t* list, uint64_t number,
+# Superblock copy, descriptors and bitmaps of one group to list, its inode table to tables.
+cdef int add_group_stretches(const ext4_geometry_t* geometry, stretches_t* tables, stretches_t* list, uint64_t number,
                              const ext4_group_t* group, fault_t* fault) noexcept nogil
+# Adds the tables to the list and arranges it; FAULT_CORRUPT when two groups claim one table: inodes would be doubled.
+cdef int join_tables(const ext4_geometry_t* geometry, stretches_t* tables, stretches_t* list,
+                     fault_t* fault) noexcept nogil
 cdef void arrange_stretches(stretches_t* list) noexcept nogil
 cdef void free_stretches(stretches_t* list) noexcept nogil
 # Whether any of the blocks is in an arranged list.

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from splitreel.core.ext4_disk cimport ext4_superblock_t
+from splitreel.core.ext4_disk cimport ext4_mmp_t, ext4_superblock_t
 from splitreel.core.fault cimport fault_t
 
 # Stretches of blocks; arranged, they are sorted and neither touch nor overlap.
@@ -38,6 +38,7 @@ cdef struct ext4_geometry_t:
     bint metadata_csum
     bint gdt_csum
     bint filetype
+    uint64_t mmp_block                             # 0: no multiple mount protection
     uint32_t journal_inode                         # 0: none in this file system
     uint32_t hidden[4]                             # quota and orphan file inodes; 0 is none
     uint32_t revision
@@ -57,3 +58,5 @@ cdef int decode_superblock(const ext4_superblock_t* raw, uint64_t device_size, i
                            fault_t* fault) noexcept nogil
 cdef object feature_names(const ext4_geometry_t* geometry)
 cdef object geometry_warnings(const ext4_geometry_t* geometry)
+cdef object mmp_warnings(const ext4_mmp_t* block)
+cdef str family_name(const ext4_geometry_t* geometry)
