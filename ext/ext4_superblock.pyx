@@ -167,7 +167,7 @@ cdef int decode_sizes(const ext4_superblock_t* raw, ext4_geometry_t* geometry, f
 
 
 cdef int decode_clusters(const ext4_superblock_t* raw, ext4_geometry_t* geometry, fault_t* fault) noexcept nogil:
-    """With bigalloc bitmaps count in clusters; extents and all else stay in blocks. Without it, a cluster is a block."""
+    """With bigalloc bitmaps count in clusters; extents and all else stay in blocks. Else a cluster is a block."""
     cdef uint32_t block = ext4_le32(raw.s_log_block_size)
     cdef uint32_t cluster = ext4_le32(raw.s_log_cluster_size)
     geometry.cluster_size = geometry.block_size

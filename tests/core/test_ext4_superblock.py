@@ -1,5 +1,6 @@
 """What is read, what is refused and in what words, from the superblock and the group descriptors alone."""
 
+import re
 import struct
 import subprocess
 import threading
@@ -71,6 +72,33 @@ def test_unsupported_features_are_refused_by_name_and_bit(image: Path, offset: i
     with pytest.raises(errors.Unsupported) as caught:
         open_image(image)
     assert words in str(caught.value)
+
+
+def refusals() -> dict[str, str]:
+    """What DESIGN.md says of refused features."""
+    text = (Path(__file__).resolve().parents[2] / "DESIGN.md").read_text()
+    return dict(re.findall(r"^\| ((?:incompat|ro_compat)[^|]*) \| ([^|]*) \|$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("word", "offset"), [("incompat", INCOMPAT), ("ro_compat", RO_COMPAT)])
+def test_the_table_of_refused_features_is_what_is_refused(image: Path, word: str, offset: int) -> None:
+    """Bit by bit: what is refused stands in DESIGN.md with its message, and nothing else does."""
+    table = refusals()
+    before = Surgeon(image).read(SUPERBLOCK + offset, 4)
+    for bit in (1 << number for number in range(32)):
+        set_bit(image, offset, bit)
+        said = ""
+        try:
+            open_image(image)
+        except errors.Unsupported as error:
+            said = str(error)
+        except errors.SplitreelError:  # read, but this image has not what goes with it
+            said = ""
+        Surgeon(image).write(SUPERBLOCK + offset, before)
+        row = table.get(f"{word} 0x{bit:x}")
+        if row is None and said:
+            row = table[f"{word}, any other"].replace("…", f"0x{bit:x}")
+        assert (row or "") in said and bool(row) == bool(said), hex(bit)
 
 
 def test_unknown_ro_compat_is_warned_of_and_unknown_compat_ignored(image: Path) -> None:
