@@ -1,9 +1,10 @@
 """build makes an image of the table, fills it through the kernel, and asks the kernel what it holds."""
 
 import os
+import stat
 import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests import ext4_images, oracle
@@ -70,3 +71,27 @@ def make_frozen(image: Image, folder: Path) -> Made:
             copy = ext4_images.copy_sparse(path, folder / "copy")
             truth = oracle.walk(point, with_content=True)
     return Made(image, copy, truth)
+
+
+def make_unmounted(image: Image, source: Path, folder: Path) -> Made:
+    """The same by mke2fs -d, from what the kernel shows of a folder; what mke2fs does not take over is left out."""
+    need_programs("mke2fs")
+    path = folder / "image"
+    format_image(replace(image, command=(*image.command, "-d", os.fspath(source))), path)
+    return Made(image, path, taken_over(oracle.walk(source, with_content=True)))
+
+
+def taken_over(entries: dict[bytes, oracle.Entry]) -> dict[bytes, oracle.Entry]:
+    """What mke2fs -d copies."""
+    made_itself = (b"", b"lost+found")
+    return {path: _taken_over(entry) for path, entry in entries.items() if path not in made_itself}
+
+
+def _taken_over(entry: oracle.Entry) -> oracle.Entry:
+    # No inode numbers, no places, times in 32 bits of seconds.
+    seconds = ((entry.mtime_ns // 10**9 + 2**31) % 2**32 - 2**31) * 10**9
+    size = 0 if stat.S_ISDIR(entry.mode) else entry.size
+    links = 0 if stat.S_ISDIR(entry.mode) else entry.link_count
+    return replace(
+        entry, inode=0, size=size, link_count=links, mtime_ns=seconds, ctime_ns=0, generation=None, extents=None
+    )

@@ -4,6 +4,7 @@ A filler takes the mount point and the file system's block size, and works insid
 system cannot take is no filler's guess: ``table`` says which fillers an image gets.
 """
 
+import ctypes
 import fcntl
 import os
 import struct
@@ -20,9 +21,11 @@ Filler = Callable[[Path, int], None]
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
 FS_IOC_SET_ENCRYPTION_POLICY, FS_IOC_ADD_ENCRYPTION_KEY = 0x800C6613, 0xC0506617
-FICLONE, FICLONERANGE = 0x40049409, 0x4020940D
+FS_IOC_ENABLE_VERITY = 0x40806685
+FICLONERANGE = 0x4020940D
 FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE, FALLOC_INSERT_RANGE = 0x08, 0x10, 0x20
 SYNC_FL, IMMUTABLE_FL, APPEND_FL, NODUMP_FL, NOATIME_FL = 0x08, 0x10, 0x20, 0x40, 0x80
+CASEFOLD_FL = 0x40000000
 XFLAG_PROJINHERIT = 0x200
 
 
@@ -39,6 +42,35 @@ def folder_of(root: Path, name: str) -> Path:
 def basic(root: Path, block_size: int) -> None:
     """Sizes, kinds, names, owners, modes, times, attributes."""
     ext4_images.fill(root)
+
+
+def few(root: Path, block_size: int) -> None:
+    """Something of everything, for images that are kept: they shall be small when compressed."""
+    folder = folder_of(root, "few")
+    ext4_images.fill_kinds(folder / "kinds")
+    ext4_images.fill_attributes(folder / "attributes")
+    for size in (0, 1, block_size - 1, block_size, block_size + 1, 40 * block_size + 3):
+        (folder / f"size{size}").write_bytes(pattern(size))
+    ext4_images.write_alternate(folder / "sparse", 120, block_size)
+    (folder / "unwritten").touch()
+    with open(folder / "unwritten", "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 30 * block_size)
+        os.pwrite(file.fileno(), pattern(block_size), 9 * block_size)
+    for count in (3, 40, 400):
+        below = folder_of(folder, f"names{count}")
+        for number in range(count):
+            os.link(folder / "size1", below / f"{number}{'n' * (number % 40)}")
+
+
+def few_xattrs(root: Path, block_size: int) -> None:
+    """Attributes of every kind, and in numbers."""
+    ext4_images.fill_xattrs(root / "xattrs")
+    (root / "several_xattrs").touch()
+    for number in range(200):
+        try:
+            os.setxattr(root / "several_xattrs", f"user.attribute {number}", b"v" * (number % 90))
+        except OSError:  # ext4 has a block for them, XFS a tree
+            break
 
 
 def plain(root: Path, block_size: int) -> None:
@@ -271,8 +303,10 @@ def small_files(root: Path, block_size: int) -> None:
         with open(folder / f"grown{size}", "wb") as file:
             file.write(pattern(size))
             file.truncate(size + 30)
+        # Not grown again: Linux leaves the old bytes in the inode, and shows zeros only until the next mount.
+        with open(folder / f"cut{size}", "wb") as file:
+            file.write(pattern(size))
             file.truncate(size // 2)
-            file.truncate(size)
     for count in range(16):
         below = folder_of(folder, f"entries{count}")
         for number in range(count):
@@ -290,9 +324,11 @@ def small_files(root: Path, block_size: int) -> None:
 def set_flags(path: Path, flags: int) -> None:
     """FS_IOC_SETFLAGS: add inode flags."""
     descriptor = os.open(path, os.O_RDONLY)
-    old = struct.unpack("<I", fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, bytes(8))[:4])[0]
-    fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("<Q", old | flags))
-    os.close(descriptor)
+    try:
+        old = struct.unpack("<I", fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, bytes(8))[:4])[0]
+        fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("<Q", old | flags))
+    finally:
+        os.close(descriptor)
 
 
 def set_project(path: Path, project: int, xflags: int = 0) -> None:
@@ -314,6 +350,31 @@ def inode_flags(root: Path, block_size: int) -> None:
     below = folder_of(folder, "directory")
     (below / "file").touch()
     set_flags(below, IMMUTABLE_FL)
+
+
+def casefolded(root: Path, block_size: int) -> None:
+    """A directory whose names are found whatever their case; on disk they stand as they were given."""
+    folder = folder_of(root, "casefolded")
+    set_flags(folder, CASEFOLD_FL)
+    for number in range(200):
+        (folder / f"Name{number}{'N' * (number % 30)}").touch()
+    for name in ("ÄÖÜ", "straße", "ﬁ", "x" * 255):
+        (folder / name).write_bytes(pattern(10))
+    below = folder_of(folder, "Below")
+    (below / "File").touch()
+
+
+def verity(root: Path, block_size: int) -> None:
+    """Files with a Merkle tree behind their end, SHA-256 and SHA-512, with and without a salt."""
+    folder = folder_of(root, "verity")
+    for number, size in enumerate((0, 1, 4095, 4096, 4097, 600_000)):
+        path = folder / f"size{size}"
+        path.write_bytes(pattern(size))
+        salt = ctypes.create_string_buffer(b"salt", 4)
+        salted = number % 2 * 4
+        request = struct.pack("<IIIIQIIQ88x", 1, 1 + number % 2, 4096, salted, ctypes.addressof(salt), 0, 0, 0)
+        with open(path, "rb") as file:
+            fcntl.ioctl(file, FS_IOC_ENABLE_VERITY, request)
 
 
 def projects(root: Path, block_size: int) -> None:

@@ -62,12 +62,13 @@ def xfs(
     *,
     block_size: int = 4096,
     megabytes: int = 200,
+    mount: str = "",
     always: bool = False,
     afterwards: tuple[str, ...] = (),
 ) -> Image:
     """An image by mkfs.xfs; options are its own, blanks between them."""
     command = ("mkfs.xfs", "-q", "-f", "-b", f"size={block_size}", *options.split())
-    return Image(name, command, block_size, fillers, megabytes, "", "ro,norecovery", always, SMALL_XFS, afterwards)
+    return Image(name, command, block_size, fillers, megabytes, mount, "ro,norecovery", always, SMALL_XFS, afterwards)
 
 
 EXT_IMAGES = (
@@ -150,4 +151,35 @@ XFS_IMAGES = (
     xfs("xfs_stripes", "-d su=65536,sw=3"),
     xfs("xfs_meta_uuid", "", always=True, afterwards=("xfs_admin -U generate",)),
     xfs("xfs_old_meta_uuid", "-m uuid=11111111-2222-3333-4444-555555555555"),
+)
+
+# Copied while frozen, with files open that have no name any more: what a split mirror holds.
+FROZEN = ("ext2_1k", "ext3_2k", "ext4_current", "ext4_no_journal", "ext4_inline", "xfs_default", "xfs_nrext64_1k")
+
+# Blocks that no kernel with pages of 4 KiB mounts before Linux 6.19: filled by mke2fs -d.
+UNMOUNTED_IMAGES = (
+    ext("ext4_8k", "-O ^has_journal", (), block_size=8192),
+    ext("ext4_16k", "", (), block_size=16384),
+    ext("ext4_64k", "-I 256", (), block_size=65536, megabytes=512, always=True),
+    ext("ext2_64k", "", (), kind="ext2", block_size=65536, megabytes=512),
+    ext("ext4_64k_inline", "-O inline_data", (), block_size=65536, megabytes=512),
+)
+
+V4 = "-m crc=0"
+FEW = (f.few, f.few_xattrs)
+
+# What few kernels and mkfs make or mount: made once by those that do (python -m tests.images.kept), and kept with what
+# the kernel showed. XFS without checksums, quotas and casefolding are from Linux 6.1, parent pointers from Linux 6.18
+# and xfsprogs 7.2.
+KEPT_IMAGES = (
+    xfs("xfs_v4", V4, (*FEW, f.big_xattrs), megabytes=64),
+    xfs("xfs_v4_oldest", f"{V4} -i size=256,attr=1 -n ftype=0 -l version=1", FEW, block_size=512, megabytes=32),
+    xfs("xfs_v4_1k", f"{V4} -n ftype=0", (*FEW, f.fragmented_directory), block_size=1024, megabytes=64),
+    xfs("xfs_v4_ascii_ci", f"{V4} -n version=ci", FEW, megabytes=32),
+    xfs("xfs_quota", "", FEW, megabytes=64, mount="uquota,gquota,pquota"),
+    xfs("xfs_parent", "-n parent=1 -i exchange=1,nrext64=1 -m rmapbt=1", FEW, megabytes=128),
+    xfs("xfs_parent_1k", "-n parent=1", (*FEW, f.fragmented_directory), block_size=1024, megabytes=64),
+    ext("ext4_casefold", "-O casefold", (*FEW, f.casefolded), megabytes=16),
+    ext("ext4_verity", "-O verity", (*FEW, f.verity), megabytes=16),
+    ext("ext4_quota", "-O quota,project", (*FEW, f.projects), megabytes=16, mount="prjquota"),
 )

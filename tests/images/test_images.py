@@ -5,6 +5,7 @@ import stat
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from splitreel import errors
 from splitreel.cli import inspect
 from splitreel.core.device import BlockDevice
 from splitreel.mapping import open_filesystem
-from tests import oracle
-from tests.images import build
-from tests.images.table import EXT_IMAGES, XFS_IMAGES, Image
+from tests import ext4_images, oracle
+from tests.images import build, fillers, kept
+from tests.images.table import EXT_IMAGES, FROZEN, KEPT_IMAGES, UNMOUNTED_IMAGES, XFS_IMAGES, Image
+from tests.support import need_programs
 
 pytestmark = pytest.mark.root
 
@@ -67,13 +69,49 @@ def seen(path: Path, **trust: bool) -> tuple[dict[bytes, oracle.Entry], list[tup
         return entries, extent_map.problems
 
 
-@pytest.mark.parametrize("image", CHOSEN, ids=str)
-@pytest.mark.xfail(raises=errors.Unsupported, strict=False)
-def test_an_image_is_read_as_the_kernel_reads_it(image: Image, folder: Path) -> None:
-    """Paths, attributes, xattrs, targets, extents and contents are equal; nothing is missing, nothing damaged."""
-    made = build.make(image, folder)
-    entries, problems = seen(made.path)
+def compare(made: build.Made, **trust: bool) -> None:
+    """Nothing differs, nothing is missing, nothing damaged."""
+    entries, problems = seen(made.path, **trust)
 
     assert oracle.differences(made.truth, entries) == []
     assert problems == []
     assert len(made.truth) > 100
+
+
+@pytest.mark.parametrize("image", CHOSEN, ids=str)
+@pytest.mark.xfail(raises=errors.Unsupported, strict=False)
+def test_an_image_is_read_as_the_kernel_reads_it(image: Image, folder: Path) -> None:
+    """Paths, attributes, xattrs, targets, extents and contents are equal."""
+    compare(build.make(image, folder))
+
+
+@pytest.mark.parametrize("image", [image for image in CHOSEN if image.name in FROZEN], ids=str)
+@pytest.mark.xfail(raises=errors.Unsupported, strict=False)
+def test_a_frozen_copy_is_read_as_the_kernel_shows_it_while_frozen(image: Image, folder: Path) -> None:
+    """So is a copy made during a freeze, with files that are open and have no name, which are left out."""
+    compare(build.make_frozen(image, folder), frozen=True)
+
+
+@pytest.mark.parametrize("image", KEPT_IMAGES, ids=str)
+@pytest.mark.xfail(raises=errors.Unsupported, strict=False)
+def test_a_kept_image_is_read_as_the_kernel_that_made_it_did(image: Image, folder: Path) -> None:
+    """So is what this kernel may not mount: XFS without checksums, with quotas; ext4 with verity, with casefolding."""
+    compare(kept.load(image, folder))
+
+
+@pytest.mark.xfail(raises=errors.Unsupported, strict=False)
+@pytest.mark.parametrize("image", [image for image in UNMOUNTED_IMAGES if image.always or EVERY], ids=str)
+def test_an_image_with_large_blocks_holds_what_mke2fs_was_given(image: Image, folder: Path) -> None:
+    """Blocks above the page size, which this kernel does not mount: contents and attributes are the source's."""
+    need_programs("mount")
+    source = next(image for image in EXT_IMAGES if image.name == "ext4_default")
+    path = folder / "source"
+    build.format_image(replace(source, fillers=()), path)
+    with ext4_images.mounted(path) as point:
+        for filler in (fillers.basic, fillers.links, fillers.big_directories):
+            filler(point, 4096)
+        made = build.make_unmounted(image, point, folder)
+    entries, problems = seen(made.path)
+
+    assert oracle.differences(made.truth, build.taken_over(entries)) == []
+    assert problems == []
