@@ -16,6 +16,7 @@ from splitreel.stack.medium import Area, Medium, common_sector_size, made
 
 DEEPEST = 8  # logical volumes in logical volumes
 MOST_SEGMENTS = 1 << 20
+STORES = ("cow_store", "merging_store")  # of a snapshot
 PVMOVE_ADVICE = "Let pvmove end (or pvmove --abort) on the machine it belongs to, then make the mirror again."
 
 Warn = Callable[[str], None]
@@ -50,8 +51,15 @@ class Mapper:
     # What there is.
 
     def visible(self) -> list[str]:
-        """The names of logical volumes that are there for use."""
-        return [name for name, volume in self.volumes.items() if "VISIBLE" in lvmtext.texts(volume, "status")]
+        """The names of logical volumes that are there for use; a snapshot's is that of its store."""
+        found = []
+        for name, volume in self.volumes.items():
+            store = next((part for part in self._segments(name) if part.get("type") == "snapshot"), None)
+            if store is not None:
+                found += [text for key in STORES if isinstance(text := store.get(key), str)]
+            elif "VISIBLE" in lvmtext.texts(volume, "status"):
+                found.append(name)
+        return found
 
     def size(self, name: str) -> int:
         """Bytes. Raises Corrupt."""
@@ -93,7 +101,7 @@ class Mapper:
             if part.get("type") != "snapshot":
                 continue
             merging = part.get("merging_store")
-            if name in (part.get("cow_store"), merging):
+            if name in (part.get(key) for key in STORES):
                 raise self._unsupported(name, "segment type snapshot: it holds only what changed in its origin")
             if merging is not None and name == part.get("origin"):
                 raise self._unsupported(name, f"snapshot {merging} is being merged into it")
@@ -249,11 +257,15 @@ class Mapper:
     def _raid1_leg(self, name: str, part: Section) -> Area:
         """The image that every superblock vouches for; with the first of several equals."""
         legs = []
+        refused = []
         for index, (meta, image) in enumerate(self._names(name, part)):
             try:
                 legs.append(raidmeta.Leg(index, image, self._medium(image), self._medium(meta)))
             except SplitreelError as error:
+                refused.append(error)
                 self._warn(f"{self.group.name}/{name}: leg {image} cannot be read: {error}")
+        if not legs and refused:
+            raise next((error for error in refused if not isinstance(error, NotFound)), refused[0])
         chosen = raidmeta.choose(f"logical volume {self.group.name}/{name}", legs)
         self._warn(f"{self.group.name}/{name}: read from leg {chosen.name}, which is in sync")
         return chosen.medium, 0

@@ -6,7 +6,7 @@ Source: struct dm_raid_superblock of the kernel's drivers/md/dm-raid.c; it bears
 import struct
 from dataclasses import dataclass
 
-from splitreel.errors import Corrupt, NotFound, Unsupported
+from splitreel.errors import Corrupt, Unsupported
 from splitreel.stack.medium import Medium
 
 MAGIC = b"DmRd"
@@ -43,12 +43,11 @@ def choose(what: str, legs: list[Leg]) -> Leg:
     """The first leg that the newest superblocks call whole.
 
     Raises:
-        NotFound: no leg can be read.
         Unsupported: none is whole.
-        Corrupt: the superblocks of those given contradict one another.
+        Corrupt: a superblock is another leg's, or there is no leg.
     """
     if not legs:
-        raise NotFound(what, "none of its legs can be read", "Give the device of one of them: --with DEVICE")
+        raise Corrupt(what, "it has no legs")
     states = {leg.index: _state(leg) for leg in legs}
     known = {index: state for index, state in states.items() if state is not None}
     newest = max((state.events for state in known.values()), default=0)
