@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort
 from libc.string cimport memset
 
-from splitreel.core.checksum cimport crc32c_update
+from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.ext4_disk cimport (
     BG_INODE_UNINIT,
     COMPAT_RESIZE_INODE,
@@ -107,13 +107,13 @@ cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group
         crc = crc32c_update(crc, raw, CHECKSUM_OFFSET)
         crc = crc32c_update(crc, &zero, 2)
         crc = ~crc32c_update(crc, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return ext4_le16(desc.bg_checksum) == <uint16_t>(crc & 0xFFFF)
+        return not crc_differs(ext4_le16(desc.bg_checksum), crc & 0xFFFF)
     if geometry.gdt_csum:
         crc16 = crc16_update(0xFFFF, geometry.uuid, 16)
         crc16 = crc16_update(crc16, <const uint8_t*>&number, 4)
         crc16 = crc16_update(crc16, raw, CHECKSUM_OFFSET)
         crc16 = crc16_update(crc16, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return ext4_le16(desc.bg_checksum) == crc16
+        return not crc_differs(ext4_le16(desc.bg_checksum), crc16)
     return True
 
 

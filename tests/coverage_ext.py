@@ -33,7 +33,7 @@ def copy_tree(target: Path) -> None:
             continue
         if source.is_dir():
             built = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__")
-            shutil.copytree(source, target / source.name, ignore=built)
+            shutil.copytree(source, target / source.name, ignore=built, dirs_exist_ok=True)
         else:
             shutil.copy2(source, target)
 
