@@ -22,6 +22,8 @@ from splitreel.core.ext4_disk cimport (
 )
 from splitreel.core.ext4_groups cimport (
     add_group_stretches,
+    add_stretch,
+    arrange_stretches,
     decode_group,
     ext4_group_t,
     free_stretches,
@@ -42,6 +44,7 @@ from splitreel.core.ext4_inode cimport (
     layout_reach,
     verify_inode,
 )
+from splitreel.core.ext4_lookup cimport extent_list_t, free_extents, list_extents, read_inode
 from splitreel.core.ext4_superblock cimport (
     ext4_geometry_t,
     TRUST_CLEAN,
@@ -298,7 +301,36 @@ cdef class Ext4(Filesystem):
             for i in range(ref.limit):
                 if self.add_table(ref.first + i, data + <size_t>i * self.geometry.desc_size, fault) < 0:
                     return fault.code
-        return join_tables(&self.geometry, &self.tables, &self.metadata, fault)
+        if join_tables(&self.geometry, &self.tables, &self.metadata, fault) < 0:
+            return fault.code
+        return self.protect_journal(fault)
+
+    cdef int protect_journal(self, fault_t* fault) noexcept nogil:
+        """The journal's blocks are no file's. One that is itself a file (tune2fs -j of a mounted ext2) is left alone.
+
+        A damaged journal inode protects nothing: nobody needs it, or the journal would have been replayed.
+        """
+        cdef uint32_t number = self.geometry.journal_inode
+        cdef uint8_t* raw = <uint8_t*>malloc(self.geometry.inode_size)
+        cdef extent_list_t lists[2]                # what it maps, and the blocks of its map
+        cdef fault_t ignored
+        cdef size_t i, j
+        cdef int rc = 0
+        memset(lists, 0, sizeof(lists))
+        if (raw != NULL and number != 0 and number < self.geometry.first_ino
+                and read_inode(self.device, &self.geometry, number, raw, &ignored) >= 0
+                and verify_inode(&self.geometry, number, raw, self.scratch) == NULL
+                and list_extents(self.device, &self.geometry, number, raw, &lists[0], &lists[1], &ignored) >= 0):
+            for i in range(2):
+                for j in range(lists[i].count):
+                    if rc >= 0:
+                        rc = add_stretch(&self.geometry, &self.metadata, lists[i].items[j].physical,
+                                         lists[i].items[j].count, fault)
+            arrange_stretches(&self.metadata)
+        free(raw)
+        free_extents(&lists[0])
+        free_extents(&lists[1])
+        return rc
 
     cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
         """The used head of one inode table, in pieces: owner is the group, first the inode, limit their number."""

@@ -47,6 +47,7 @@ cdef class Ext4(Filesystem):
     cdef void forget(self) noexcept nogil
     cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef int read_groups(self, fault_t* fault) noexcept nogil
+    cdef int protect_journal(self, fault_t* fault) noexcept nogil
     cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil
     cdef int scan_tables(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef void index_groups(self, ExtentMap target, uint64_t end) noexcept nogil
