@@ -1,4 +1,4 @@
-"""everything runs the whole suite under coverage, then says what share of the code it reached, then compares speeds.
+"""everything runs the whole suite under coverage, says what share of the code it reached, injures images, measures.
 
 ``everything.py [PYTEST ARGUMENT...]``: with arguments only the named tests run, without the coverage floor.
 """
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
     step("-m", "coverage", "combine", "-q")
     failed |= step("-m", "coverage", "report", f"--fail-under={BRANCH_FLOOR}")
     failed |= step("tests/coverage_ext.py")
+    failed |= step("-m", "tests.fuzz", "--seconds", "90")
     speeds = ("-m", "pytest", "benchmarks", "-q", "-s", "--benchmark-columns=median,rounds")
     failed |= step(*speeds)
     print("", *_summaries, "every step passed" if not failed else "a step failed", sep="\n")
