@@ -202,11 +202,11 @@ cdef class Xfs(Filesystem):
     cdef int check_log(self, others) except -1:
         """The log is on this device or on one of the others. Without it, only who froze the file system can vouch."""
         cdef fault_t fault
-        cdef bint external = self.geometry.log_start == 0
+        cdef bint external = self.geometry.log_start == 0 and len(others) > 0
         cdef int rc = 0
-        if self.trust == TRUST_LIVE or (external and self.trust == TRUST_FROZEN and not others):
+        if self.trust == TRUST_LIVE or (self.geometry.log_start == 0 and self.trust == TRUST_FROZEN and not external):
             return 0
-        for device in others if external and others else (self.device,):
+        for device in others if external else (self.device,):
             rc = self.log_state(XfsLog(device), external, &fault)
             if rc >= 0 or fault.code == FAULT_NEEDS_RECOVERY:
                 break

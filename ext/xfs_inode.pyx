@@ -34,7 +34,7 @@ cdef enum:
     NANOSECONDS = 1000000000
     FLUSHITER = 30                                 # offsets of what changes when an inode is only written again
     ATIME = 32
-    LSN = 112
+    CHANGECOUNT = 104                              # and behind it the log sequence number
     S_IFMT = 0o170000
     S_IFREG = 0o100000
     S_IFDIR = 0o040000
@@ -118,12 +118,12 @@ cdef uint32_t decode_device(const uint8_t* fork) noexcept nogil:
 
 cdef uint64_t take_fingerprint(const xfs_geometry_t* geometry, uint64_t number, const uint8_t* raw,
                                uint8_t* scratch) noexcept nogil:
-    """Without what a read on the primary, or writing the inode again as it is, changes: access time, checksum, LSN."""
+    """Without what a read on the primary changes, or writing the inode again as it is."""
     memcpy(scratch, raw, geometry.inode_size)
     memset(scratch + ATIME, 0, 8)
     if (<const xfs_dinode_t*>raw).di_version >= 3:
         memset(scratch + CRC_OFFSET, 0, 4)
-        memset(scratch + LSN, 0, 8)
+        memset(scratch + CHANGECOUNT, 0, 16)
     else:
         memset(scratch + FLUSHITER, 0, 2)
     return digest_records(number, scratch, geometry.inode_size)

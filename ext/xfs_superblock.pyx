@@ -170,6 +170,8 @@ cdef int decode_sizes(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* f
     if (geometry.block_log < 9 or geometry.block_log > MAX_BLOCK_LOG
             or geometry.block_size != <uint32_t>1 << geometry.block_log):
         return refuse(fault, b"sb_blocksize is no power of two from 512 to 65536")
+    if geometry.sector_size > geometry.block_size:
+        return refuse(fault, b"sb_sectsize is above sb_blocksize")
     geometry.inode_size = xfs_be16(raw.sb_inodesize)
     if (geometry.inode_size < least or geometry.inode_size > 2048 or geometry.inode_size > geometry.block_size
             or raw.sb_inodelog > 11 or geometry.inode_size != <uint32_t>1 << raw.sb_inodelog):
