@@ -22,6 +22,7 @@ from splitreel.core.fault cimport (
 from splitreel.core.heap cimport HeapWriter
 from splitreel.core.sweep cimport Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.trees cimport tree_t
+from splitreel.core.xfs_applied cimport XfsApplied
 from splitreel.core.xfs_attr cimport attr_shortform
 from splitreel.core.xfs_btree cimport (
     TREE_SHARING,
@@ -188,16 +189,21 @@ cdef class Xfs(Filesystem):
             return fault.code
         return decode_superblock(self.superblock, self.device.size, &self.geometry, fault)
 
-    cdef int log_state(self, XfsLog log, bint external, fault_t* fault) noexcept nogil:
-        """A freeze leaves the log dirty by design: only reading it can tell it from a crash."""
-        cdef int state
+    cdef int log_state(self, XfsLog log, XfsApplied applied, bint external, fault_t* fault) noexcept nogil:
+        """A freeze leaves the log dirty by design: only reading it, and what it changed, can tell it from a crash."""
+        cdef const char* text = b"its log holds changes that are not in place yet: freeze it before the mirror is split"
+        cdef int rc
         if log.open_of(&self.geometry, external, fault) < 0:
             return fault.code
-        state = log.judge(fault)
-        if state != LOG_DIRTY:
-            return min(state, 0)
-        return set_fault(fault, FAULT_NEEDS_RECOVERY, b"opening an XFS file system", 0, log.base,
-                         b"its log holds changes that are not in place yet: freeze it before the mirror is split")
+        rc = log.judge(fault)
+        if rc == LOG_DIRTY:
+            rc = applied.all_in_place(log, fault) if self.geometry.crc else applied.only_tail(log, fault)
+            if rc == 1 and not self.geometry.crc and self.trust != TRUST_FROZEN:
+                text = b"its log may hold a change that is not in place yet: say that it was frozen, if it was"
+                rc = 0
+            if rc == 0:
+                return set_fault(fault, FAULT_NEEDS_RECOVERY, b"opening an XFS file system", 0, log.base, text)
+        return min(rc, 0)
 
     cdef int check_log(self, others) except -1:
         """The log is on this device or on one of the others. Without it, only who froze the file system can vouch."""
@@ -207,7 +213,7 @@ cdef class Xfs(Filesystem):
         if self.trust == TRUST_LIVE or (self.geometry.log_start == 0 and self.trust == TRUST_FROZEN and not external):
             return 0
         for device in others if external else (self.device,):
-            rc = self.log_state(XfsLog(device), external, &fault)
+            rc = self.log_state(XfsLog(device), XfsApplied(self.device), external, &fault)
             if rc >= 0 or fault.code == FAULT_NEEDS_RECOVERY:
                 break
         if rc < 0:

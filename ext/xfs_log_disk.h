@@ -57,6 +57,20 @@ typedef struct XLOG_PACKED {
     uint32_t blf_map_size;          /* words of the map behind */
 } xfs_buf_log_format_t;
 
+typedef struct XLOG_PACKED {
+    uint16_t ilf_type;
+    uint16_t ilf_size;
+    uint32_t ilf_fields;
+    uint16_t ilf_asize;
+    uint16_t ilf_dsize;
+    uint32_t ilf_pad;
+    uint64_t ilf_ino;
+    uint8_t unread_18[16];
+    uint64_t ilf_blkno;             /* basic block of the buffer that holds the inode */
+    uint32_t ilf_len;
+    uint32_t ilf_boffset;
+} xfs_inode_log_format_t;
+
 static_assert(sizeof(xlog_rec_header_t) == 324, "record header");
 static_assert(offsetof(xlog_rec_header_t, h_cycle_data) == 44, "h_cycle_data");
 static_assert(offsetof(xlog_rec_header_t, h_fs_uuid) == 304, "h_fs_uuid");
@@ -64,5 +78,6 @@ static_assert(sizeof(xlog_rec_ext_header_t) == 260, "extended header");
 static_assert(sizeof(xlog_op_header_t) == 12, "operation header");
 static_assert(sizeof(xfs_trans_header_t) == 16, "transaction header");
 static_assert(sizeof(xfs_buf_log_format_t) == 20, "buffer item");
+static_assert(sizeof(xfs_inode_log_format_t) == 56 && offsetof(xfs_inode_log_format_t, ilf_ino) == 16, "inode item");
 
 #endif

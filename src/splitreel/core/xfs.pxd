@@ -7,6 +7,7 @@ from splitreel.core.fault cimport fault_t
 from splitreel.core.heap cimport HeapWriter
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.trees cimport tree_t
+from splitreel.core.xfs_applied cimport XfsApplied
 from splitreel.core.xfs_btree cimport XfsTrees, fork_list_t
 from splitreel.core.xfs_deferred cimport XfsDeferred
 from splitreel.core.xfs_directory cimport XfsWalk
@@ -52,7 +53,7 @@ cdef class Xfs(Filesystem):
     cdef int read_superblock(self, uint8_t* sector, fault_t* fault) noexcept nogil
     cdef int open_superblock(self, fault_t* fault) noexcept nogil
     cdef int make_parts(self) except -1
-    cdef int log_state(self, XfsLog log, bint external, fault_t* fault) noexcept nogil
+    cdef int log_state(self, XfsLog log, XfsApplied applied, bint external, fault_t* fault) noexcept nogil
     cdef int check_log(self, others) except -1
     cdef int allocate(self, fault_t* fault) noexcept nogil
     cdef void forget(self) noexcept nogil

@@ -111,7 +111,7 @@ cdef extern from "xfs_disk.h" nogil:
         uint16_t di_magic, di_mode, di_onlink, di_projid_lo, di_projid_hi, di_anextents, di_flags
         uint8_t di_version, di_format, di_forkoff, di_aformat
         uint32_t di_uid, di_gid, di_nlink, di_extsize, di_nextents, di_gen, di_crc
-        uint64_t di_big_nextents, di_atime, di_mtime, di_ctime, di_size, di_nblocks, di_flags2, di_ino
+        uint64_t di_big_nextents, di_atime, di_mtime, di_ctime, di_size, di_nblocks, di_lsn, di_flags2, di_ino
         uint8_t di_uuid[16]
 
     ctypedef struct xfs_feature_t:

@@ -34,6 +34,10 @@ cdef extern from "xfs_log_disk.h" nogil:
         uint64_t blf_blkno
         uint32_t blf_map_size
 
+    ctypedef struct xfs_inode_log_format_t:
+        uint16_t ilf_type, ilf_size
+        uint64_t ilf_ino
+
 cdef enum xlog_op_flag_t:                          # of oh_flags
     XLOG_START_TRANS = 1
     XLOG_COMMIT_TRANS = 2
@@ -89,3 +93,5 @@ cdef class XfsLog:
 # Text of what is wrong with an operation at data[at], or NULL; *op and the region behind it are in bounds then.
 cdef const char* next_operation(const xlog_record_t* record, uint32_t* at, xlog_op_header_t* op,
                                 const uint8_t** region) noexcept nogil
+# Every item of every transaction in the record is the superblock; what cannot be followed is not.
+cdef bint only_superblock(const xlog_record_t* record) noexcept nogil
