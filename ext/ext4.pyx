@@ -58,9 +58,10 @@ from splitreel.core.ext4_superblock cimport (
 )
 from splitreel.core.sweep cimport SWEEP_SPAN, Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.ext4_records cimport RecordPass
-from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, tree_t, verify_node
+from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, verify_node
 from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, Filesystem, file_t
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
+from splitreel.core.trees cimport tree_t
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -441,7 +442,7 @@ cdef class Ext4(Filesystem):
         if verify_node(&self.geometry, inode.i_block, ROOT_ROOM, -1, 0, MAX_BLOCK) != NULL:
             return 0
         tree.depth = ext4_le16(root.eh_depth)
-        tree.seed = inode_seed(&self.geometry, number, ext4_le32(inode.i_generation))
+        tree.owner = inode_seed(&self.geometry, number, ext4_le32(inode.i_generation))
         return self.trees.add_root(slot, tree, inode.i_block, fault)
 
     cdef int append_inode(self, ExtentMap target, uint32_t number, const uint8_t* raw, uint32_t slot, uint64_t block,
@@ -482,7 +483,7 @@ cdef class Ext4(Filesystem):
         if layout == LAYOUT_EXTENTS and tree.depth == 0:
             rc = append_leaf(target, inode.i_block, fault)
         elif layout == LAYOUT_EXTENTS:
-            rc = self.trees.append_leaves(slot, tree, target, fault)
+            rc = self.trees.take_leaves(slot, tree, target, fault)
         elif layout == LAYOUT_INDIRECT:
             rc = self.indirects.append_blocks(slot, tree, inode.i_block, target, fault)
         else:

@@ -10,10 +10,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from splitreel.core.ext4_disk cimport ext4_digest, ext4_load32
 from splitreel.core.ext4_groups cimport verify_place
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
-from splitreel.core.ext4_tree cimport add_to_set, merge_owners, tree_t
 from splitreel.core.extent cimport ExtentMap
 from splitreel.core.fault cimport FAULT_IO, fault_t
 from splitreel.core.sweep cimport append_block, block_list_t, block_ref_t, free_blocks
+from splitreel.core.trees cimport add_to_set, merge_owners, tree_t
 
 cdef enum:
     DIRECT = 12                                    # pointers in i_block before the three indirect ones

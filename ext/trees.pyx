@@ -54,6 +54,23 @@ cdef void free_set(block_set_t* blocks) noexcept nogil:
     memset(blocks, 0, sizeof(block_set_t))
 
 
+cdef int merge_owners(const block_list_t* own, const block_list_t* above, block_list_t* merged,
+                      fault_t* fault) noexcept nogil:
+    cdef const block_ref_t* ref
+    cdef size_t i = 0, j = 0
+    merged.count = 0
+    while i < own.count or j < above.count:
+        if j == above.count or (i < own.count and own.items[i].owner <= above.items[j].owner):
+            ref = &own.items[i]
+            i += 1
+        else:
+            ref = &above.items[j]
+            j += 1
+        if append_block(merged, ref.block, ref.count, ref.owner, ref.first, ref.limit, fault) < 0:
+            return fault.code
+    return 0
+
+
 # Trees.
 
 cdef class Trees:
@@ -104,25 +121,7 @@ cdef class Trees:
             tree.damage = b"a block of its extent tree is used twice"
             tree.offset = block * self.sweep.block_size
             return 0
-        return append_block(list, block, 1, owner, first, limit, fault)
-
-    cdef int merge_level(self, int level, const block_list_t* above, block_list_t* merged,
-                         fault_t* fault) noexcept nogil:
-        """Children of roots and children of nodes of one level, in the order of their owners."""
-        cdef block_list_t* own = &self.roots[level]
-        cdef const block_ref_t* ref
-        cdef size_t i = 0, j = 0
-        merged.count = 0
-        while i < own.count or j < above.count:
-            if j == above.count or (i < own.count and own.items[i].owner < above.items[j].owner):
-                ref = &own.items[i]
-                i += 1
-            else:
-                ref = &above.items[j]
-                j += 1
-            if append_block(merged, ref.block, ref.count, ref.owner, ref.first, ref.limit, fault) < 0:
-                return fault.code
-        return 0
+        return 1 if append_block(list, block, 1, owner, first, limit, fault) >= 0 else fault.code
 
     cdef const char* check_block(self, tree_t* tree, const block_ref_t* ref, const uint8_t* node, int state,
                                  int level) noexcept nogil:
@@ -161,7 +160,7 @@ cdef class Trees:
         cdef int level
         children.count = 0
         for level in range(TREES_MAX_DEPTH - 1, -1, -1):
-            if self.merge_level(level, children, merged, fault) < 0:
+            if merge_owners(&self.roots[level], children, merged, fault) < 0:
                 return fault.code
             if level > 0 and merged.count > 0 and self.read_level(trees, level, merged, children, fault) < 0:
                 return fault.code

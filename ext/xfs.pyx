@@ -450,7 +450,7 @@ cdef class Xfs(Filesystem):
         slot.fork = self.forks.count
         if slot.attr.layout == FORK_EXTENTS:
             memset(tree, 0, sizeof(tree_t))
-            tree.damage = verify_records(&self.geometry, records, slot.attr.count, &tree.next)
+            tree.damage = verify_records(&self.geometry, records, slot.attr.count, &tree.end)
             if tree.damage == NULL and self.attr_trees.take_records(target, tree, records, slot.attr.count, fault) < 0:
                 return fault.code
         elif self.attr_trees.take_leaves(index, tree, target, fault) < 0:
@@ -508,7 +508,7 @@ cdef class Xfs(Filesystem):
             if self.data_trees.take_leaves(index, tree, target, fault) < 0:
                 return fault.code
         else:
-            tree.damage = verify_records(&self.geometry, records, slot.data.count, &tree.next)
+            tree.damage = verify_records(&self.geometry, records, slot.data.count, &tree.end)
             tree.offset = xfs_inode_offset(&self.geometry, slot.number)
             if tree.damage == NULL and self.data_trees.take_records(target, tree, records, slot.data.count, fault) < 0:
                 return fault.code

@@ -189,6 +189,7 @@ cdef class XfsTrees(Trees):
         cdef uint32_t count = xfs_be16((<const xfs_btree_lblock_t*>node).bb_numrecs)
         cdef uint64_t key, block
         cdef uint32_t i
+        cdef int rc
         if ref == NULL:
             keys = node + ROOT_HEADER
             pointers = keys + root_most(self.root_size) * KEY
@@ -196,14 +197,15 @@ cdef class XfsTrees(Trees):
         for i in range(count):
             key = xfs_load64(keys + i * KEY)
             block = xfs_linear_block(self.geometry, xfs_load64(pointers + i * KEY))
-            if self.add_child(list, owner, tree, block, <uint32_t>(key >> 32), <uint32_t>key, fault) < 0:
-                return fault.code
+            rc = self.add_child(list, owner, tree, block, <uint32_t>(key >> 32), <uint32_t>key, fault)
+            if rc <= 0:
+                return rc
         return 0
 
     cdef int take_leaf(self, ExtentMap target, tree_t* tree, const uint8_t* node, fault_t* fault) noexcept nogil:
         cdef const xfs_bmbt_rec_t* records = <const xfs_bmbt_rec_t*>(node + self.geometry.btree_long_header)
         cdef uint32_t count = xfs_be16((<const xfs_btree_lblock_t*>node).bb_numrecs)
-        cdef const char* text = verify_records(self.geometry, records, count, &tree.next)
+        cdef const char* text = verify_records(self.geometry, records, count, &tree.end)
         if text != NULL:
             tree.damage = text
             tree.offset = self.leaf.block * self.geometry.block_size

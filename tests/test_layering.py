@@ -39,7 +39,7 @@ TABLE = {
     "core.trees": "core.fault core.extent core.sweep",
     "core.jbd2*": "core.fault core.checksum core.device core.sweep",
     "core.ext4*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
-    " core.walk core.spans core.jbd2*",
+    " core.walk core.trees core.spans core.jbd2*",
     "core.xfs*": "core.fault core.checksum core.device core.engine core.columns core.extent core.sweep core.heap"
     " core.walk core.trees",
     "core.runs": "core.fault core.columns",

@@ -9,9 +9,10 @@ from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_journal cimport Recovery
 from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretches_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
-from splitreel.core.ext4_tree cimport ExtentTrees, tree_t
+from splitreel.core.ext4_tree cimport ExtentTrees
 from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
 from splitreel.core.fault cimport fault_t
+from splitreel.core.trees cimport tree_t
 
 cdef struct ext4_statistics_t:
     uint64_t inodes, unnamed, directory_blocks, bytes_read, reads

@@ -3,10 +3,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
-from splitreel.core.ext4_tree cimport block_set_t, tree_t
 from splitreel.core.extent cimport ExtentMap
 from splitreel.core.fault cimport fault_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
+from splitreel.core.trees cimport block_set_t, tree_t
 
 cdef enum:
     INDIRECT_LEVELS = 3                            # single, double, triple
