@@ -116,7 +116,7 @@ cdef int check_checksum(const ext4_superblock_t* raw, fault_t* fault) noexcept n
     if raw.s_checksum_type != CHECKSUM_CRC32C:
         return refuse(fault, b"s_checksum_type is not crc32c")
     if crc_differs(ext4_le32(raw.s_checksum), crc):
-        return refuse(fault, b"its checksum does not match; a backup superblock may (e2fsck -b 32768)")
+        return refuse(fault, b"its checksum does not match; one of its copies may (mke2fs -n, e2fsck -b)")
     return 0
 
 
@@ -212,8 +212,8 @@ cdef int decode_groups(const ext4_superblock_t* raw, ext4_geometry_t* geometry, 
     geometry.group_count //= geometry.blocks_per_group
     if geometry.group_count * geometry.inodes_per_group != geometry.inode_count:
         return refuse(fault, b"s_inodes_count is not groups times inodes a group")
-    if geometry.first_ino > geometry.inodes_per_group:
-        return refuse(fault, b"s_first_ino is above the inodes of a group")
+    if geometry.first_ino > geometry.inode_count:  # of one group it may well be: mke2fs -N
+        return refuse(fault, b"s_first_ino is above s_inodes_count")
     return decode_layout(raw, geometry, fault)
 
 

@@ -25,7 +25,7 @@ LAYOUTS = [
     (1024, ("-O", "sparse_super2,^resize_inode", "-g", "1024", "-E", "num_backup_sb=1")),
     (1024, ("-O", "meta_bg,^resize_inode,^64bit", "-g", "256")),
     (1024, ("-O", "meta_bg,^resize_inode,^sparse_super,^flex_bg", "-g", "256")),
-    (1024, ("-O", "^flex_bg", "-E", "desc_size=256", "-g", "1024")),
+    (1024, ("-O", "^flex_bg", "-E", "desc_size=1024", "-g", "1024")),
     (1024, ("-O", "bigalloc,^resize_inode", "-C", "16384", "-g", "4096")),
     (2048, ("-O", "bigalloc", "-C", "8192", "-g", "4096")),
     (4096, ("-O", "^metadata_csum,uninit_bg", "-g", "512")),
@@ -42,9 +42,13 @@ def map_image(path: Path) -> ExtentMap:
         return Ext4(device).map()
 
 
+def dumped(image: Path) -> str:
+    return subprocess.run(["dumpe2fs", image], capture_output=True, text=True, check=True).stdout
+
+
 def own_blocks(image: Path) -> set[int]:
     """Blocks of superblocks, descriptors, room for descriptors, bitmaps and inode tables, as dumpe2fs tells them."""
-    text = subprocess.run(["dumpe2fs", image], capture_output=True, text=True, check=True).stdout
+    text = dumped(image)
     found: set[int] = set()
     pattern = r"(?:superblock|descriptors?|blocks|bitmap|table) at (\d+)(?:-(\d+))?"
     for first, last in re.findall(pattern, text[text.index("Group 0:") :]):
@@ -149,6 +153,19 @@ def test_two_groups_with_one_inode_table_are_refused(tmp_path: Path) -> None:
     surgeon.write(surgeon.group(3) + 8, surgeon.read(surgeon.group(1) + 8, 4))
     with pytest.raises(errors.Corrupt, match="inode tables of two groups overlap"):
         map_image(image)
+
+
+def test_reserved_inodes_of_more_than_one_group(tmp_path: Path) -> None:
+    """With 8 inodes a group, lost+found and the first file are inodes of the second: few files on a large device."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"f")
+    options = ("-b", "1024", "-g", "512", "-N", "64", "-d", str(source))
+    extent_map = map_image(images.make_image(tmp_path / "image", 16, *options))
+
+    assert "Inodes per group:         8\n" in dumped(tmp_path / "image")
+    assert set(extent_map.paths()) == {b"", b"lost+found", b"file"}
+    assert extent_map.problems == []
 
 
 @pytest.mark.root

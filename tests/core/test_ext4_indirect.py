@@ -1,7 +1,9 @@
 """Files mapped by direct and indirect blocks (ext2, ext3, old files in ext4): as the kernel maps them, or damaged."""
 
+import random
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import numpy
@@ -17,6 +19,7 @@ from tests.ext4_surgery import Surgeon, debugfs
 pytestmark = pytest.mark.root
 
 FILE_DAMAGED = 1
+LONGEST_S = 60.0
 I_BLOCK = 0x28
 
 
@@ -193,6 +196,30 @@ def test_a_bad_pointer_damages_its_file_alone(damaged: Surgeon, place: str, valu
     assert [(inode, said) for inode, _, said in extent_map.problems] == [(victims.pop(), text)]
     kept = {path for path in truth if entries[path].inode not in hurt | {number}}
     assert oracle.differences({path: truth[path] for path in kept}, {path: entries[path] for path in kept}) == []
+
+
+def test_any_pointers_end_in_a_map(damaged: Surgeon) -> None:
+    """Random words in i_block and in blocks of pointers of all levels: a map in time, and no extent out of place."""
+    chance = random.Random(11)
+    number = damaged.number("/file")
+    root = pointers(damaged, number)
+    nodes = [root, *(pointer(damaged, root + 4 * i) * 1024 for i in (12, 13, 14))]
+    nodes += [pointer(damaged, node) * 1024 for node in nodes[2:]]
+    before = [damaged.read(node, 60) for node in nodes]
+    words = [0, 1, 2, 16_383, 16_384, 0xFFFFFFFF, *(node // 1024 for node in nodes)]
+    begun = time.monotonic()
+    for _ in range(300):
+        for _ in range(chance.randint(1, 4)):
+            node = chance.choice(nodes)
+            word = chance.choice([*words, chance.randrange(20_000)])
+            damaged.write(node + 4 * chance.randrange(15), struct.pack("<I", word))
+        extents = numpy.asarray(map_image(damaged.image).extents)
+        assert extents["physical"].min() > 1
+        assert (extents["physical"] + extents["count"]).max() <= 16_384
+        for node, data in zip(nodes, before, strict=True):
+            if chance.random() < 0.3:
+                damaged.write(node, data)
+    assert time.monotonic() - begun < LONGEST_S
 
 
 def test_pointers_behind_the_end_of_a_file_are_not_followed(damaged: Surgeon) -> None:
