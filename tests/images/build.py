@@ -3,12 +3,13 @@
 import os
 import stat
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests import ext4_images, oracle
-from tests.images.table import Image
+from tests.images.table import SMALL_XFS, Image
 from tests.support import need_programs, need_root
 
 MEGABYTE = 1 << 20
@@ -71,6 +72,52 @@ def make_frozen(image: Image, folder: Path) -> Made:
             copy = ext4_images.copy_sparse(path, folder / "copy")
             truth = oracle.walk(point, with_content=True)
     return Made(image, copy, truth)
+
+
+@contextmanager
+def attached(path: Path) -> Iterator[str]:
+    """A loop device over a file, for as long as the block runs."""
+    made = subprocess.run(["losetup", "-f", "--show", os.fspath(path)], check=True, capture_output=True, text=True)
+    try:
+        yield made.stdout.strip()
+    finally:
+        subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+def make_ext4_and_journal(folder: Path, fill_image: Callable[[Path], None]) -> tuple[Made, Path]:
+    """An ext4 image frozen in use, and the other device that its journal is on."""
+    image = Image("ext4_external_journal", ("mke2fs",), 4096, ())
+    format_image(
+        replace(image, megabytes=16, command=("mke2fs", "-q", "-O", "journal_dev", "-b", "4096")), folder / "j"
+    )
+    with attached(folder / "j") as journal:
+        format_image(
+            replace(image, command=("mke2fs", "-q", "-t", "ext4", "-J", f"device={journal}")), folder / "image"
+        )
+        return copy_both(image, folder, folder / "j", f"journal_path={journal}", fill_image)
+
+
+def make_xfs_and_log(folder: Path, fill_image: Callable[[Path], None]) -> tuple[Made, Path]:
+    """An XFS image frozen in use, and the other device that its log is on."""
+    with open(folder / "log", "wb") as file:
+        file.truncate(32 * MEGABYTE)
+    with attached(folder / "log") as log:
+        command = ("mkfs.xfs", "-q", "-f", "-l", f"logdev={log},size=16m")
+        image = Image("xfs_external_log", command, 4096, (), megabytes=200, environment=SMALL_XFS)
+        format_image(image, folder / "image")
+        return copy_both(image, folder, folder / "log", f"logdev={log}", fill_image)
+
+
+def copy_both(
+    image: Image, folder: Path, other: Path, options: str, fill_image: Callable[[Path], None]
+) -> tuple[Made, Path]:
+    """Copies of both devices made during one freeze, and what the kernel showed then."""
+    with ext4_images.mounted(folder / "image", f"{options},noatime") as point:
+        fill_image(point)
+        with ext4_images.frozen(point):
+            copies = [ext4_images.copy_sparse(path, path.with_suffix(".copy")) for path in (folder / "image", other)]
+            truth = oracle.walk(point, with_content=True)
+    return Made(image, copies[0], truth), copies[1]
 
 
 def make_unmounted(image: Image, source: Path, folder: Path) -> Made:
