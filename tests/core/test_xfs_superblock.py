@@ -1,5 +1,6 @@
 """What is read, what is refused and in what words, from the superblock of XFS alone."""
 
+import re
 import struct
 import threading
 from pathlib import Path
@@ -98,6 +99,53 @@ def test_other_versions_are_refused(old: Path, version: int, words: str) -> None
     patch(old, VERSION, ">H", version)
     with pytest.raises(errors.Unsupported, match=words):
         open_image(old)
+
+
+def refusals() -> dict[str, str]:
+    """What DESIGN.md says of refused features."""
+    text = (Path(__file__).resolve().parents[2] / "DESIGN.md").read_text()
+    return dict(
+        re.findall(r"^\| XFS ((?:version|features2|ro_compat|incompat)[^|]*) \| ([^|]*) \|$", text, re.MULTILINE)
+    )
+
+
+def expected(word: str, bit: int, said: str) -> str:
+    """The table's row of a bit, where something was said of it at all."""
+    table = refusals()
+    if f"{word} 0x{bit:x}" in table or not said:
+        return table.get(f"{word} 0x{bit:x}", "")
+    if word == "features2":
+        return table["features2, high half"] if bit >> 16 else table[f"{word}, any other"].replace("…", hex(bit << 16))
+    return table[f"{word}, any other"].replace("…", hex(bit))
+
+
+@pytest.mark.parametrize(
+    ("word", "offset", "form", "is_old"),
+    [
+        ("incompat", INCOMPAT, ">I", False),
+        ("ro_compat", RO_COMPAT, ">I", False),
+        ("version", VERSION, ">H", True),
+        ("features2", FEATURES2, ">I", True),
+    ],
+)
+def test_the_table_of_refused_features_is_what_is_refused(
+    image: Path, old: Path, word: str, offset: int, form: str, is_old: bool
+) -> None:
+    """Bit by bit: what is refused stands in DESIGN.md with its message, and nothing else does."""
+    path = old if is_old else image
+    before = field(path, offset, form)
+    first = 4 if word == "version" else 0  # the low bits are the version itself
+    for bit in (1 << number for number in range(first, 8 * struct.calcsize(form))):
+        patch(path, offset, form, before | bit)
+        said = ""
+        try:
+            open_image(path)
+        except errors.Unsupported as error:
+            said = str(error)
+        except errors.SplitreelError:  # read, but this image has not what goes with it
+            said = ""
+        row = expected(word, bit, said)
+        assert row in said and bool(row) == bool(said), hex(bit)
 
 
 def test_unknown_ro_compat_and_a_realtime_section_are_warned_of(image: Path) -> None:
