@@ -8,7 +8,8 @@ import ctypes
 import fcntl
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -321,6 +322,16 @@ def small_files(root: Path, block_size: int) -> None:
         (shrunk / f"{number}{'n' * 12}").unlink()
 
 
+@contextmanager
+def directory(path: Path) -> Iterator[int]:
+    """A descriptor of a directory, for as long as the block runs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def set_flags(path: Path, flags: int) -> None:
     """FS_IOC_SETFLAGS: add inode flags."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -375,6 +386,21 @@ def verity(root: Path, block_size: int) -> None:
         request = struct.pack("<IIIIQIIQ88x", 1, 1 + number % 2, 4096, salted, ctypes.addressof(salt), 0, 0, 0)
         with open(path, "rb") as file:
             fcntl.ioctl(file, FS_IOC_ENABLE_VERITY, request)
+
+
+def encrypted(root: Path, block_size: int) -> None:
+    """A directory whose names, contents and targets are encrypted by a key that goes with the mount."""
+    folder = folder_of(root, "encrypted")
+    request = bytearray(struct.pack("<II32xII32x", 2, 0, 64, 0) + bytes(range(64)))
+    with directory(root) as descriptor:
+        fcntl.ioctl(descriptor, FS_IOC_ADD_ENCRYPTION_KEY, request)
+    with directory(folder) as descriptor:
+        aes_256 = (1, 4)  # XTS for contents, CTS for names
+        fcntl.ioctl(descriptor, FS_IOC_SET_ENCRYPTION_POLICY, struct.pack("<4B4x", 2, *aes_256, 3) + request[8:24])
+    for size in (0, 100, 5000):
+        (folder / f"a name that nobody shall read {size}").write_bytes(pattern(size))
+    (folder / "link").symlink_to("a target that nobody shall read")
+    folder_of(folder, "below")
 
 
 def projects(root: Path, block_size: int) -> None:

@@ -117,7 +117,7 @@ EXT_IMAGES = (
     ext("ext4_ea_inode_inline", "-O ea_inode,inline_data", (*EXT4, f.big_xattrs, f.small_files)),
     ext("ext4_large_dir", "-O large_dir", (*EXT4, f.names_by_thousands), block_size=1024),
     ext("ext4_quota_project", "", always=True, afterwards=("tune2fs -O quota,project",)),
-    ext("ext4_encrypt", "-O encrypt,stable_inodes"),
+    ext("ext4_encrypt", "-O encrypt,stable_inodes", always=True),
     ext("ext4_verity", "-O verity"),
     ext("ext4_mmp", "-O mmp"),
     ext("ext4_orphan_file", "-O orphan_file"),
