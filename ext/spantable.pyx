@@ -191,6 +191,8 @@ cdef int append_source(span_table_t* table, const span_source_t* source, fault_t
 
 cdef int append_bytes(span_table_t* table, const uint8_t* bytes, size_t size, fault_t* fault) noexcept nogil:
     cdef size_t wanted = table.bytes_size + size
+    if size == 0:
+        return 0
     if wanted > table.bytes_capacity:
         wanted = max(wanted, table.bytes_capacity * 2)
         if grow(<void**>&table.bytes, wanted, fault) < 0:

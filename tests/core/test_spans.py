@@ -193,11 +193,11 @@ def test_later_replacements_hold(sources: list[BlockDevice], kind: str, data: st
 
 def test_read_beyond_the_end(sources: list[BlockDevice], kind: str) -> None:
     """Beyond the device is an error of its own request, though its source goes on there."""
-    spans = [Linear(40 * KIB, 0, 0), Striped(24 * KIB, 4 * KIB, [(0, 64 * KIB), (1, 0)])]
+    spans = [Striped(24 * KIB, 4 * KIB, [(0, 64 * KIB), (1, 0)]), Linear(36 * KIB, 0, 0)]
     with SpannedDevice(sources, spans, path="v") as device, opened(device, kind) as engine:
-        got = engine.read_batch([(60 * KIB, 4 * KIB), (60 * KIB, 8 * KIB), (64 * KIB, 4 * KIB), (0, 4 * KIB)])
+        got = engine.read_batch([(56 * KIB, 4 * KIB), (56 * KIB, 8 * KIB), (60 * KIB, 4 * KIB), (0, 4 * KIB)])
         with pytest.raises(errors.DeviceError):
-            device.pread(60 * KIB, 4 * KIB + 1)
+            device.pread(56 * KIB, 4 * KIB + 1)
 
     assert [code for code, _ in got] == [0, errno.EIO, errno.EIO, 0]
 
@@ -487,16 +487,33 @@ def test_never_believes_a_cached_page(tmp_path: Path) -> None:
     """A split mirror was rewritten beneath its node: no read shows the bytes of before."""
     backing = tmp_path / "backing"
     backing.write_bytes(bytes(256 * KIB))
-    with loop_device(backing, "--sector-size", "4096", "--direct-io=on") as node:
-        assert node.read_bytes() == bytes(256 * KIB)  # now all of it is in the cache
-        with open(backing, "r+b") as file:
-            file.write(b"\1" * (256 * KIB))
-            os.fsync(file.fileno())
-        with BlockDevice(node) as source:
-            device = SpannedDevice([source], [Linear(64 * KIB, 0, 512), Linear(64 * KIB, 0, 64 * KIB)], path="v")
-            with ReadEngine.open(device, 4) as engine:
-                assert engine.read_batch([(0, 128 * KIB)]) == [(0, b"\1" * (128 * KIB))]
-            device.close()
+    with (
+        loop_device(backing, "--sector-size", "4096", "--direct-io=on") as node,
+        open(backing, "r+b") as file,
+        open(node, "rb") as holder,
+        BlockDevice(node) as source,
+    ):
+        assert holder.read() == bytes(256 * KIB)  # in the cache, for as long as somebody has it open
+        file.write(b"\1" * (256 * KIB))
+        os.fsync(file.fileno())
+        with (
+            SpannedDevice([source], [Linear(64 * KIB, 0, 512), Linear(64 * KIB, 0, 64 * KIB)], path="v") as device,
+            ReadEngine.open(device, 4) as engine,
+        ):
+            assert engine.read_batch([(0, 128 * KIB)]) == [(0, b"\1" * (128 * KIB))]
+
+
+def test_finishes_short_reads_within_a_piece(sources: list[BlockDevice], kind: str) -> None:
+    """sysfs takes no O_DIRECT and gives a page at once: a piece goes on until it is whole, then the next one comes."""
+    path = Path("/sys/kernel/btf/vmlinux")
+    if not path.exists():
+        missing("needs a kernel with BTF")
+    spans = [Linear(50_000, 0, 777), Linear(64 * KIB, 1, 0), Striped(99_999, 10_000, [(0, 5), (1, 1), (0, 400_000)])]
+    whole = picture(spans, [np.frombuffer(path.read_bytes(), np.uint8), NOISES[0]]).tobytes()
+    with BlockDevice(path) as source, SpannedDevice([source, sources[0]], spans, path="v") as device:
+        assert not device.direct
+        assert device.pread(0, len(whole)) == whole
+        check_engine(device, whole, kind, [(0, len(whole)), (3, 200), (90, 250)])
 
 
 # A file system on it.
