@@ -21,6 +21,8 @@ from splitreel.probe import probe
 # what probe says -> the module and class that read it, loaded when needed
 READERS = {"ext": ("splitreel.core.ext4", "Ext4"), "xfs": ("splitreel.core.xfs", "Xfs")}
 
+RAW = "with --raw all of it is backed up as one file."
+
 Inodes = NDArray[np.uint64]
 
 
@@ -102,10 +104,9 @@ def open_filesystem(
         return filesystem
     what = f"reading {os.fsdecode(device.path)}"
     if kind is None:
-        raise errors.Unsupported(
-            what, "no known file system found on it", "Check the device; with partitions, name the partition's device."
-        )
-    raise errors.Unsupported(what, f"it holds {kind}, which is not read by this version")
+        raise errors.Unsupported(what, "no known file system found on it", f"Check that it is the right device; {RAW}")
+    advice = f"Back it up by other means until this version reads it; {RAW}"
+    raise errors.Unsupported(what, f"it holds {kind}, which is not read by this version", advice)
 
 
 def map_device(

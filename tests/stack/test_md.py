@@ -217,6 +217,8 @@ def test_a_bad_checksum_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     with disk.open("r+b") as file:
         file.seek(at + 60)
         file.write(b"x")
+        file.seek(1080)
+        file.write(b"\x53\xef")
     with pytest.raises(Corrupt, match="checksum mismatch"), BlockDevice(disk) as device:
         open_volume([device])
 
@@ -257,3 +259,17 @@ def test_a_device_too_small_for_any_superblock(tmp_path: Path) -> None:
         path = blank(tmp_path / f"small{size}", size)
         with BlockDevice(path) as device:
             assert md.find(medium_of(device)) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "magic", "name"), [(1024, b"Intel Raid ISM Cfg Sig. 1", "Intel"), (512, b"\xde\x11\xde\x11", "DDF")]
+)
+def test_members_of_other_makers_arrays_are_refused_by_name(tmp_path: Path, at: int, magic: bytes, name: str) -> None:
+    path = blank(tmp_path / "disk", 1 << 20)
+    with path.open("r+b") as file:
+        file.seek(1080)
+        file.write(b"\x53\xef")
+        file.seek((1 << 20) - at)
+        file.write(magic)
+    with pytest.raises(Unsupported, match=f"a member of {name}"):
+        content([path], None)

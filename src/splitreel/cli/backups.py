@@ -114,10 +114,7 @@ def _device(args: argparse.Namespace) -> int:
 
 def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
     args.live = False
-    if args.map is None:
-        return source.mapped(args, devices)
-    extent_map = source.loaded(args.map, devices[0])
-    return devices[0] if args.raw else source.filesystem(args, devices).device, extent_map
+    return source.mapped(args, devices) if args.map is None else source.loaded(args, devices)
 
 
 def _tell(args: argparse.Namespace, result: Result) -> None:

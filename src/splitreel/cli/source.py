@@ -1,9 +1,9 @@
 """source opens what a verb reads: a device, the volume inside it, and the map of its files. It prints only warnings."""
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from uuid import UUID
 
 from splitreel import errors, stack
 from splitreel.cli import output
@@ -52,20 +52,25 @@ def filesystem(args: argparse.Namespace, devices: list[BlockDevice]) -> Filesyst
 def mapped(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
     """The device to read file contents from, and the map: of a file system, or of one file with --raw."""
     if args.raw:
-        return devices[0], map_raw(devices[0], stack.file_name(devices[0]))
+        return devices[0], map_raw(devices[0], stack.file_name(devices[0], args.device))
     found = filesystem(args, devices)
     return found.device, found.map()
 
 
-def loaded(path: str, device: BlockDevice) -> ExtentMap:
-    """A saved map, if it can be of this device.
+def loaded(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
+    """As ``mapped``, of a saved map.
 
     Raises:
-        Stale: it is of a larger one.
+        Stale: it is of another file system, or of a larger device.
         MapError: it is none.
     """
-    saved = ExtentMap.load(os.fspath(path))
-    if saved.device_size > device.size:
-        why = f"it is of a device of {saved.device_size} bytes, this has {device.size}"
-        raise errors.Stale(f"map {path}", why)
-    return saved
+    saved = ExtentMap.load(args.map)
+    if saved.device_size > devices[0].size:
+        why = f"it is of a device of {saved.device_size} bytes, this has {devices[0].size}"
+        raise errors.Stale(f"map {args.map}", why)
+    if args.raw:
+        return devices[0], saved
+    found = filesystem(args, devices)
+    if found.uuid != saved.uuid:
+        raise errors.Stale(f"map {args.map}", f"it is of file system {UUID(bytes=saved.uuid)}, not of this device's")
+    return found.device, saved

@@ -251,7 +251,7 @@ class Session:
 
     def _map_image(self) -> None:
         with opened(self._image, self.job, self._note) as devices:
-            self._extents = mapped(devices, self.job, frozen=self._was_frozen(), warn=self._note)
+            self._extents = mapped(self._image, devices, self.job, frozen=self._was_frozen(), warn=self._note)
 
     def _map_live(self) -> None:
         """A live map may be torn; the check makes it right, so what is damaged in it is no error."""

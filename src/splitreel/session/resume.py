@@ -145,7 +145,7 @@ def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split:
     image = mirror.SplitImage(split["image"], split["offset"])
     with opened(image, job) as devices, ResumedBackup(options_of(job), state) as backup:
         kept = backup.find(confirmed["backup"])
-        source = mapped(devices, job, frozen=frozen)
+        source = mapped(image, devices, job, frozen=frozen)
         device = contents(devices, job, frozen=frozen)
         paths = [os.fsencode(path) for path in begun["paths"]]
         result = backup.resume(

@@ -17,6 +17,8 @@ MAX_SECTOR = (1 << 64) - 1
 SPARE, FAULTY, JOURNAL = 0xFFFF, 0xFFFE, 0xFFFD
 LARGEST_ROLES = (SUPERBLOCK_SIZE - 256) // 2
 LEVELS = {-1: "linear", 0: "raid0", 1: "raid1", 4: "raid4", 5: "raid5", 6: "raid6", 10: "raid10", -4: "multipath"}
+INTEL = b"Intel Raid ISM Cfg Sig. "
+DDF = b"\xde\x11\xde\x11"
 ADVICE = "Check the member with: mdadm --examine DEVICE"
 
 # feature_map of 1.x
@@ -82,6 +84,15 @@ def find(medium: Medium) -> Superblock | None:
         if struct.unpack_from(">II", block) == (MAGIC, 0):
             raise Unsupported(f"RAID superblock of {medium.name}", "it is of a big-endian machine")
     return None
+
+
+def foreign(medium: Medium) -> str | None:
+    """The name of another maker's metadata at the end of a member, of a disk in sectors of 512 bytes."""
+    end = medium.size // SECTOR * SECTOR
+    tail = medium.read(end - 2 * SECTOR, 2 * SECTOR)
+    if tail.startswith(INTEL):
+        return "Intel Matrix RAID"
+    return "DDF RAID" if tail[SECTOR:].startswith(DDF) else None
 
 
 def _bad(medium: Medium, why: str) -> Corrupt:

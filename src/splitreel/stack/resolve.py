@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from splitreel.core.device import BlockDevice
-from splitreel.errors import Corrupt, NotFound, SplitreelError, UsageError
+from splitreel.errors import Corrupt, NotFound, SplitreelError, Unsupported, UsageError
 from splitreel.probe import probe
 from splitreel.stack import lvm, md, mdarray, partitions
 from splitreel.stack.lvmmap import Mapper
@@ -109,8 +109,7 @@ class Stack:
         try:
             self._look(node)
         except SplitreelError as error:
-            # before a file system, a leftover does no harm
-            node.problem = error if node.kind in (None, PHYSICAL, MEMBER, *TABLES) else None
+            node.problem = error
         if node.superblock is not None:
             node.kind = MEMBER
             self._members.setdefault(node.superblock.uuid, []).append(node)
@@ -118,15 +117,30 @@ class Stack:
             self._scan_partitions(node, node.table, depth)
 
     def _look(self, node: Node) -> None:
-        if node.kind not in BOOTABLE:
-            node.table = partitions.read(node.medium, self._warn)
+        """An array's member is that before all else: a raid0's first one begins like the file system on the array."""
         superblock = md.find(node.medium)
+        # The table of a partitioned array stands on its members too: it is looked for on the array.
+        if superblock is None or superblock.version == "0.90":
+            node.table = self._table(node)
         if superblock is not None and not _belongs_to_partition(node, superblock):
             node.superblock, node.table = superblock, None
+        elif (name := md.foreign(node.medium)) is not None:
+            advice = f"Give the array itself, as its own driver presents it.{MEMBER_ADVICE}"
+            raise Unsupported(f"reading {node.medium.name}", f"it is a member of {name}", advice)
         elif node.kind == PHYSICAL:
             node.physical = lvm.read(node.medium)
             if node.physical is None:
                 raise Corrupt(f"LVM label of {node.medium.name}", "none passes its checks", lvm.ADVICE)
+
+    def _table(self, node: Node) -> partitions.Table | None:
+        if node.kind in BOOTABLE:
+            return None
+        try:
+            return partitions.read(node.medium, self._warn)
+        except SplitreelError:
+            if node.kind in (None, *TABLES):
+                raise
+            return None  # before a file system, a leftover
 
     def _scan_partitions(self, node: Node, table: partitions.Table, depth: int) -> None:
         for partition in table.partitions:
@@ -337,9 +351,10 @@ def open_volume(
     return Stack([given(device) for device in devices], warn or (lambda _: None)).open(volume, raw).device
 
 
-def file_name(device: BlockDevice) -> bytes:
-    """What a volume without a file system is called as a file: ``sdb``, ``sdb-2`` or ``vg0-data``."""
-    base, *selector = os.fsdecode(device.path).rsplit("/", 1)[-1].split(":")
-    whole = os.fsdecode(device.path).split(":")
-    name = whole[-1] if selector and "/" in whole[-1] else "-".join([base, *selector])
-    return os.fsencode(name.replace("/", "-"))
+def file_name(volume: BlockDevice, base: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+    """What a volume of the device ``base`` is called as one file: ``sdb``, ``sdb-2`` or ``vg0-data``."""
+    whole = os.fsencode(base)
+    parts = os.fsencode(volume.path).removeprefix(whole).lstrip(b":").split(b":")
+    if b"/" in parts[-1]:
+        return parts[-1].replace(b"/", b"-")
+    return b"-".join(part for part in (whole.rstrip(b"/").rsplit(b"/", 1)[-1], *parts) if part)
