@@ -85,7 +85,8 @@ cdef class NameWalk:
             return fault.code
         if reserve(<void**>&self.arena, &self.arena_capacity, self.arena_size + size, MAX_ARENA, 1, fault) < 0:
             return fault.code
-        memcpy(self.arena + self.arena_size, bytes, size)
+        if size > 0:
+            memcpy(self.arena + self.arena_size, bytes, size)
         self.locals[self.local_count] = local_t(self.arena_size, size, file)
         self.local_count += 1
         self.arena_size += size

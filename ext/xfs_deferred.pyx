@@ -45,7 +45,8 @@ cdef class XfsDeferred:
     cdef int keep(self, const uint8_t* data, uint32_t size, uint64_t* offset, fault_t* fault) noexcept nogil:
         if reserve(<void**>&self.arena, &self.arena_capacity, self.arena_size + size, MAX_ARENA, 1, fault) < 0:
             return fault.code
-        memcpy(self.arena + self.arena_size, data, size)
+        if size > 0:
+            memcpy(self.arena + self.arena_size, data, size)
         offset[0] = self.arena_size
         self.arena_size += size
         return 0

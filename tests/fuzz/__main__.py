@@ -9,6 +9,7 @@ import argparse
 import concurrent.futures
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,9 +88,17 @@ def find(tree: Path, seed: str, first: int) -> tuple[int, Counter[str], list[cas
                     ends[name] += int(times)
                 break
             number = int(at.read_text() or first) if at.exists() else first
-        found.append(cases.draw(seed, number, told[-4000:] if code != -9 else "it did not end"))
+        found.append(cases.draw(seed, number, first_line(told) if code != -9 else "it did not end"))
         first = number + 1
     return BATCH, ends, found
+
+
+def first_line(told: str) -> str:
+    """What a sanitizer or an exception said, without the stack: the case itself brings it back."""
+    lines = [line.strip() for line in told.splitlines() if not re.match(r"\s*(#\d+ |=+$|$)", line)]
+    if lines and lines[0].startswith("Traceback"):
+        return lines[-1]
+    return lines[0] if lines else "nothing"
 
 
 def read_again(tree: Path) -> list[Path]:
