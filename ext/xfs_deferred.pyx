@@ -70,6 +70,7 @@ cdef class XfsDeferred:
     cdef int read(self, ExtentMap target, const extent_t* forks, fault_t* fault) noexcept nogil:
         cdef size_t i, first = 0, index
         self.forks = forks
+        self.blocks_left = self.geometry.block_count
         for i in range(self.count):
             if self.list_item(target, i, fault) < 0:
                 return fault.code
@@ -92,9 +93,12 @@ cdef class XfsDeferred:
             return fault.code
         for i in range(item.fork_count):
             blocks += self.forks[item.fork + i].count
-        if blocks > MAX_FORK // self.geometry.block_size:
+        if blocks > min(self.blocks_left, <uint64_t>(MAX_FORK // self.geometry.block_size)):
             item.fork_count = 0
-            target.append_problem(target.files[item.file].inode, 0, b"its attribute fork is larger than 64 MiB")
+            target.append_problem(target.files[item.file].inode, 0,
+                                  b"its attribute fork is larger than 64 MiB, or than the file system with all others")
+        else:
+            self.blocks_left -= blocks
         return self.list_extents(index, self.forks + item.fork, item.fork_count, PART_FORK, &item.fork_at, fault)
 
     cdef int list_target(self, ExtentMap target, size_t index, fault_t* fault) noexcept nogil:
@@ -108,11 +112,12 @@ cdef class XfsDeferred:
             blocks += extents[i].count
             if extents[i].flags & EXTENT_UNWRITTEN:
                 blocks += MAX_TARGET
-        if blocks == 0 or blocks > MAX_TARGET // self.geometry.block_size:
+        if blocks == 0 or blocks > min(self.blocks_left, <uint64_t>(MAX_TARGET // self.geometry.block_size)):
             item.remote_target = False
             file.flags |= FILE_DAMAGED
             target.append_problem(file.inode, 0, b"a symlink whose target is in no block, or in too many")
             return 0
+        self.blocks_left -= blocks
         return self.list_extents(index, extents, file.extent_count, PART_TARGET, &item.target_at, fault)
 
     cdef int list_extents(self, size_t index, const extent_t* extents, uint32_t count, uint32_t part, uint64_t* at,

@@ -45,7 +45,8 @@ cdef enum:
     POINTER = 4
     INODE_RECORD = 16
     REFCOUNT_RECORD = 12
-    INODES_PER_HOLE = 4                            # inodes that a bit of ir_holemask stands for
+    HOLES = 16                                     # bits of ir_holemask
+    INODES_PER_HOLE = 4                            # inodes that each of them stands for
     COW_FLAG = 1 << 31                             # of rc_startblock: set aside for copy on write, no file's
 
 
@@ -65,10 +66,18 @@ cdef uint64_t present_inodes(uint16_t holemask) noexcept nogil:
     """A bit for each inode of a chunk that is not in a hole."""
     cdef uint64_t present = 0
     cdef int i
-    for i in range(16):
+    for i in range(HOLES):
         if not holemask >> i & 1:
-            present |= <uint64_t>0xF << (i * INODES_PER_HOLE)
+            present |= <uint64_t>((1 << INODES_PER_HOLE) - 1) << (i * INODES_PER_HOLE)
     return present
+
+
+cdef uint32_t present_count(uint16_t holemask) noexcept nogil:
+    cdef uint32_t count = 0
+    cdef int i
+    for i in range(HOLES):
+        count += INODES_PER_HOLE * (1 - (holemask >> i & 1))
+    return count
 
 
 cdef class XfsGroups:
@@ -96,6 +105,8 @@ cdef class XfsGroups:
 
     cdef int read(self, ExtentMap target, fault_t* fault) noexcept nogil:
         self.chunks.count = self.shared.count = 0
+        self.inodes_left = self.geometry.block_count << self.geometry.inopblog
+        self.shared_left = self.geometry.block_count
         if (self.read_headers(target, fault) < 0 or self.read_trees(target, &self.inode_trees, True, fault) < 0
                 or self.read_trees(target, &self.refcount_trees, False, fault) < 0):
             return fault.code
@@ -265,14 +276,18 @@ cdef class XfsGroups:
                          fault_t* fault) noexcept nogil:
         cdef const xfs_inobt_rec_t* record = <const xfs_inobt_rec_t*>records
         cdef chunk_list_t* chunks = &self.chunks
+        cdef uint16_t holemask
         cdef uint64_t used
         cdef uint32_t i
         for i in range(count):
-            used = ~xfs_be64(record[i].ir_free)
-            if self.geometry.sparse_inodes:
-                used &= present_inodes(xfs_be16(record[i].ir_holemask))
+            holemask = xfs_be16(record[i].ir_holemask) if self.geometry.sparse_inodes else 0
+            used = ~xfs_be64(record[i].ir_free) & present_inodes(holemask)
             if used == 0:
                 continue
+            if self.inodes_left < present_count(holemask):
+                self.damaged(target, ref.owner, ref.block, b"more inodes than the file system has room for")
+                return 0
+            self.inodes_left -= present_count(holemask)
             if not self.chunk_fits(ref.owner, xfs_be32(record[i].ir_startino), used):
                 self.damaged(target, ref.owner, ref.block, b"inodes that lie outside the group")
                 continue
@@ -315,6 +330,10 @@ cdef class XfsGroups:
                     self.geometry, block, xfs_be32(record[i].rc_blockcount)):
                 self.damaged(target, ref.owner, ref.block, b"shared blocks that lie outside the group")
                 continue
+            if self.shared_left < xfs_be32(record[i].rc_blockcount):
+                self.damaged(target, ref.owner, ref.block, b"more shared blocks than the file system has")
+                return 0
+            self.shared_left -= xfs_be32(record[i].rc_blockcount)
             if grow_array(<void**>&shared.items, &shared.capacity, shared.count, sizeof(shared_range_t), fault) < 0:
                 return fault.code
             shared.items[shared.count].first = xfs_linear_block(self.geometry, block)

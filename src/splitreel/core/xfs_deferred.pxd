@@ -34,6 +34,7 @@ cdef class XfsDeferred:
     cdef uint8_t* batch
     cdef uint64_t batch_size, batch_capacity
     cdef block_list_t blocks
+    cdef uint64_t blocks_left                      # no fork is shared: all of them have no more than the file system
     # Copies what stands in the inode. extent of forks: first and count of the attribute fork, or 0.
     cdef int add(self, const deferred_t* item, const uint8_t* target, const uint8_t* attrs,
                  fault_t* fault) noexcept nogil

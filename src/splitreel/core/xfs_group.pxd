@@ -30,6 +30,7 @@ cdef class XfsGroups:
     cdef block_list_t inode_trees, refcount_trees  # roots: owner is the group, limit the level
     cdef block_list_t lists[2]
     cdef block_set_t seen
+    cdef uint64_t inodes_left, shared_left         # as many as the file system has room for, no more
     # A group whose header or trees are damaged is a problem on the map: what they alone say is lost.
     cdef int read(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef void reset(self) noexcept nogil
