@@ -13,22 +13,10 @@ from pathlib import Path
 
 import crcmod.predefined
 
-from tests.images.table import SMALL_XFS
-
 SUPERBLOCK_CRC, AGF_CRC, AGI_CRC, INODE_CRC = 224, 216, 312, 100
 SHORT_CRC, LONG_CRC, DIRECTORY_CRC, ATTRIBUTE_CRC = 52, 64, 4, 12
-MEGABYTE = 1 << 20
 
 _crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
-
-
-def make_image(path: Path, megabytes: int, *options: str) -> Path:
-    """A new sparse XFS image, however small; options are mkfs.xfs's."""
-    with open(path, "wb") as image:
-        image.truncate(megabytes * MEGABYTE)
-    command = ["mkfs.xfs", "-q", "-f", *options, os.fspath(path)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **SMALL_XFS})
-    return path
 
 
 def xfs_db(image: Path, *requests: str) -> str:
@@ -106,6 +94,16 @@ class Surgeon:
         """Offset of the root of a group's inode B+tree."""
         root = struct.unpack(">I", self.read(self.header(group, 2) + 20, 4))[0]
         return (group * self.ag_blocks + root) * self.block_size
+
+    def refcount_tree(self, group: int) -> int:
+        """Offset of the root of a group's reference count B+tree."""
+        root = struct.unpack(">I", self.read(self.header(group, 1) + 88, 4))[0]
+        return (group * self.ag_blocks + root) * self.block_size
+
+    def count(self, offset: int) -> int:
+        """Records in a block of a B+tree."""
+        found: int = struct.unpack(">H", self.read(offset + 6, 2))[0]
+        return found
 
     def records(self, offset: int, count: int) -> list[tuple[int, int, int, int]]:
         """(logical, block, count, unwritten) of extents that stand at an offset."""

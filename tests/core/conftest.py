@@ -1,4 +1,4 @@
-"""Fixtures of the core's tests: a loop device, and a child in which a system call is refused."""
+"""Fixtures of the core's tests: a loop device, a child in which a system call is refused, an XFS image to damage."""
 
 import subprocess
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ext4_images, oracle, xfs_scene
 from tests.support import missing, need_programs, need_root
+from tests.xfs_surgery import Surgeon
 
 # A seccomp filter: load the system call's number; one of them fails with an errno, all others are allowed.
 REFUSE = """
@@ -50,3 +52,22 @@ def loop(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
         missing(f"needs a loop device: {made.stderr.strip()}")
     yield Path(made.stdout.strip()), backing
     subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+@pytest.fixture(scope="session")
+def xfs_good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The XFS image of tests/xfs_scene.py; not to be changed."""
+    return xfs_scene.make_good(tmp_path_factory.mktemp("xfs") / "image")
+
+
+@pytest.fixture(scope="session")
+def xfs_truth(xfs_good: Path) -> dict[bytes, oracle.Entry]:
+    """Every path of it."""
+    with ext4_images.mounted(xfs_good, "ro,norecovery") as point:
+        return oracle.walk(point)
+
+
+@pytest.fixture
+def surgeon(xfs_good: Path, tmp_path: Path) -> Surgeon:
+    """A copy of it, to be changed."""
+    return Surgeon(ext4_images.copy_sparse(xfs_good, tmp_path / "image"))

@@ -3,9 +3,6 @@
 import os
 import stat
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -17,7 +14,8 @@ from splitreel.core.extent import ExtentMap
 from tests import ext4_images as images
 from tests import oracle
 from tests.ext4_surgery import Surgeon
-from tests.support import missing, need_programs
+from tests.faulty import unreadable
+from tests.support import need_programs
 
 FILE_DAMAGED = 1
 
@@ -25,35 +23,6 @@ FILE_DAMAGED = 1
 def map_image(image: Path) -> ExtentMap:
     with BlockDevice(image) as device:
         return Ext4(device).map()
-
-
-@contextmanager
-def unreadable(image: Path, offset: int) -> Iterator[Path]:
-    """The image as a file of which the 512 bytes at an offset give an I/O error: blkdebug behind a FUSE export."""
-    if not Path("/dev/fuse").exists():
-        missing("needs /dev/fuse")
-    point = image.with_suffix(".fuse")
-    point.touch()
-    rule = {"event": "none", "iotype": "read", "errno": 5, "sector": offset // 512}
-    fault = ",".join(f"inject-error.0.{key}={value}" for key, value in rule.items())
-    daemon = subprocess.Popen(
-        [
-            "qemu-storage-daemon",
-            *("--blockdev", f"driver=file,filename={image},node-name=file,read-only=on"),
-            *("--blockdev", f"driver=blkdebug,image=file,node-name=faulty,read-only=on,{fault}"),
-            *("--export", f"type=fuse,id=export,node-name=faulty,mountpoint={point}"),
-        ]
-    )
-    try:
-        for _ in range(200):
-            if point.stat().st_size > 0 or daemon.poll() is not None:
-                break
-            time.sleep(0.02)
-        assert point.stat().st_size > 0, "qemu-storage-daemon exports nothing"
-        yield point
-    finally:
-        daemon.terminate()
-        daemon.wait()
 
 
 @pytest.fixture(scope="module")

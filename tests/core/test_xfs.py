@@ -25,7 +25,8 @@ from tests import ext4_images as images
 from tests import oracle
 from tests.images import fillers
 from tests.support import need_programs, need_root
-from tests.xfs_surgery import Surgeon, make_image, xfs_db
+from tests.xfs_images import make_image
+from tests.xfs_surgery import Surgeon, xfs_db
 
 FICLONE, FICLONERANGE = 0x40049409, 0x4020940D
 UNWRITTEN, SHARED = 0x800, 0x2000

@@ -10,23 +10,21 @@ import pytest
 from splitreel import errors
 from splitreel.core.device import BlockDevice
 from splitreel.core.xfs import Xfs
-from tests.support import need_programs
-from tests.xfs_surgery import Surgeon, make_image
+from tests.xfs_images import format_image
+from tests.xfs_surgery import Surgeon
 
 VERSION, FEATURES2, RO_COMPAT, INCOMPAT = 100, 200, 212, 216
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    need_programs("mkfs.xfs")
-    return make_image(tmp_path / "image", 32)
+    return format_image(tmp_path / "image", 32)
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """Of version 4."""
-    need_programs("mkfs.xfs")
-    return make_image(tmp_path / "old", 32, "-m", "crc=0")
+    return format_image(tmp_path / "old", 32, "-m", "crc=0")
 
 
 def patch(image: Path, offset: int, form: str, value: int, *, fix: bool = True) -> None:
@@ -229,7 +227,7 @@ def test_a_device_without_a_superblock_is_refused(tmp_path: Path) -> None:
 def test_another_file_system_behind_an_open_reader_is_stale(image: Path, tmp_path: Path) -> None:
     with BlockDevice(image) as device:
         filesystem = Xfs(device)
-        image.write_bytes(make_image(tmp_path / "other", 32).read_bytes())
+        image.write_bytes(format_image(tmp_path / "other", 32).read_bytes())
         with pytest.raises(errors.Stale, match="another file system"):
             filesystem.map()
 
