@@ -119,6 +119,24 @@ def test_an_image_with_large_blocks_holds_what_mke2fs_was_given(image: Image, fo
     assert problems == []
 
 
+def test_a_hole_that_mke2fs_marks_as_inline_data_is_a_hole(folder: Path) -> None:
+    """So does mke2fs -d, whatever the size: the kernel reads zeros, e2fsck finds nothing to say."""
+    (folder / "source").mkdir()
+    for size in (1, 4096, 4097, 5000, 1 << 30):
+        with open(folder / "source" / f"hole{size}", "wb") as file:
+            file.truncate(size)
+    image = next(image for image in EXT_IMAGES if image.name == "ext4_inline")
+    build.format_image(replace(image, command=(*image.command, "-d", f"{folder}/source")), folder / "image")
+    with ext4_images.mounted(folder / "image", image.read_only) as point:
+        truth = oracle.walk(point)
+        assert not (point / "hole5000").read_bytes().strip(b"\0")
+    entries, problems = seen(folder / "image")
+
+    assert oracle.differences(truth, entries) == []
+    assert problems == []
+    assert {entries[path].content for path in truth if path.startswith(b"hole")} == {oracle.Digest().hexdigest()}
+
+
 def test_what_is_encrypted_is_told_and_never_passes_for_a_file(folder: Path) -> None:
     """The directory is there and damaged, with what is below it counted; everything else is read."""
     image = next(image for image in EXT_IMAGES if image.name == "ext4_encrypt")
