@@ -115,6 +115,21 @@ def test_extents_and_indirect_blocks_in_one_file_system(tmp_path: Path) -> None:
     assert ["ETB" in text for text in flags] == [False, True]
 
 
+def test_a_journal_that_is_a_file_by_name(tmp_path: Path) -> None:
+    """tune2fs -j puts .journal into a mounted ext2: a file like others to the kernel, and so to a map."""
+    image = images.make_image(tmp_path / "image", 32, "-b", "1024", kind="ext2")
+    with images.mounted(image) as point:
+        found = subprocess.run(["findmnt", "-n", "-o", "SOURCE", point], capture_output=True, text=True, check=True)
+        subprocess.run(["tune2fs", "-j", found.stdout.strip()], check=True, capture_output=True)
+    extent_map = map_image(image)
+    with images.mounted(image, "ro") as point:
+        truth = oracle.walk(point)
+
+    assert oracle.differences(truth, oracle.map_entries(extent_map)) == []
+    assert extent_map.problems == []
+    assert truth[b".journal"].size > 1 << 20
+
+
 def test_a_short_symlink_with_a_block_of_its_own(tmp_path: Path) -> None:
     """As kernels before 2.0 made them: by i_blocks, not by its length, a short target stands in a block."""
     image = images.make_image(tmp_path / "image", 16, "-b", "1024", kind="ext2")
