@@ -124,7 +124,8 @@ cdef int read_bounced(int fd, uint32_t block_size, uint8_t* bounce, uint64_t off
     if got < 0:
         return set_os_fault(fault, FAULT_IO, <int>-got, "reading a device", offset)
     if <uint64_t>got < head + wanted:
-        return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, offset, SHRUNK)
+        return set_fault(fault, FAULT_SHORT_DEVICE, "reading a device", 0, max(offset, offset - head + <uint64_t>got),
+                         SHRUNK)
     memcpy(destination, bounce + head, wanted)
     part[0] = wanted
     return 0

@@ -191,6 +191,28 @@ def test_later_replacements_hold(sources: list[BlockDevice], kind: str, data: st
         check_engine(device, whole.tobytes(), kind, data.draw(ranges))
 
 
+def test_memory_of_devices_beneath(sources: list[BlockDevice], kind: str) -> None:
+    """Two devices with bytes in memory, as parts of one that has some of its own."""
+    below = []
+    for number, letter in ((1, b"x"), (2, b"y")):
+        device = SpannedDevice.over(sources[number])
+        device.overlay(3000, letter * 5000)
+        device.ready()
+        below.append(device)
+    whole = bytearray(below[0].pread(0, 16 * KIB) + below[1].pread(2 * KIB, 14 * KIB))
+    volume = SpannedDevice(below, [Linear(16 * KIB, 0, 0), Linear(14 * KIB, 1, 2 * KIB)], path="v")
+    with SpannedDevice.over(volume) as device:
+        device.overlay(20 * KIB, b"z" * 100)
+        device.redirect(0, 100, 3000)
+        device.ready()
+        whole[20 * KIB : 20 * KIB + 100] = b"z" * 100
+        whole[:100] = b"x" * 100
+        assert device.pread(0, 30 * KIB) == bytes(whole)
+        check_engine(device, bytes(whole), kind, [(0, 100), (7, 20)])
+    for one in (volume, *below):
+        one.close()
+
+
 def test_read_beyond_the_end(sources: list[BlockDevice], kind: str) -> None:
     """Beyond the device is an error of its own request, though its source goes on there."""
     spans = [Striped(24 * KIB, 4 * KIB, [(0, 64 * KIB), (1, 0)]), Linear(36 * KIB, 0, 0)]
@@ -446,8 +468,9 @@ def test_a_source_that_shrank(images: list[Path], tmp_path: Path, kind: str) -> 
     os.truncate(path, 96 * KIB + 100)
     with opened(device, kind) as engine:
         got = engine.read_batch([(0, 32 * KIB), (28 * KIB, 8 * KIB), (60 * KIB, 8 * KIB), (64 * KIB, 64 * KIB)])
-    with pytest.raises(errors.DeviceError, match="has shrunk"):
+    with pytest.raises(errors.DeviceError, match=f"image at byte {96 * KIB + 100}: it has shrunk") as caught:
         device.pread(0, 64 * KIB)
+    assert caught.value.offset == 32 * KIB + 100
     device.close()
 
     assert [code for code, _ in got] == [0, errno.EIO, errno.EIO, 0]
