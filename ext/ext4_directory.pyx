@@ -210,18 +210,23 @@ cdef class DirectoryWalk(NameWalk):
 
     cdef int read_entries(self, ExtentMap target, const directory_t* directory, uint64_t offset, const uint8_t* data,
                           uint32_t size, bint dots, fault_t* fault) noexcept nogil:
-        """All entries of one area; dots: it begins with . and .. What is wrong ends it: the next cannot be found."""
+        """All entries of one area. What is wrong ends it, since the next cannot be found.
+
+        offset: on the device, 0 when it is in the inode. dots: it begins with . and ..
+        """
         cdef uint32_t at = 0, record, name_size, number = 0
         cdef const ext4_dir_entry_t* entry
         cdef const char* text
+        cdef uint64_t place
         while at < size:
             entry = <const ext4_dir_entry_t*>(data + at)
             text = self.check_entry(entry, size - at, &record, &name_size)
+            place = offset + at if offset > 0 else 0
             if text != NULL:
-                self.damaged(target, directory.file, offset + at, text)
+                self.damaged(target, directory.file, place, text)
                 return 0
             if entry.inode != 0 and not (dots and number < 2 and is_dot(data + at, name_size, number)):
-                if self.add_entry(target, directory, offset + at, ext4_le32(entry.inode), data + at + ENTRY, name_size,
+                if self.add_entry(target, directory, place, ext4_le32(entry.inode), data + at + ENTRY, name_size,
                                   entry_type(entry.file_type) if self.geometry.filetype else 0, fault) < 0:
                     return fault.code
             number += 1
@@ -239,6 +244,8 @@ cdef class DirectoryWalk(NameWalk):
             name_size[0] |= <uint32_t>entry.file_type << 8
         if record[0] < DOT_SIZE or record[0] % 4 != 0 or record[0] > room:
             return b"a directory entry's rec_len is out of range"
+        if record[0] != room and room - record[0] < DOT_SIZE:
+            return b"a directory entry ends too close to the end of its block"
         if entry.inode != 0 and (name_size[0] > 255 or ENTRY + name_size[0] > record[0]):
             return b"a directory entry's name does not fit its rec_len"
         return NULL

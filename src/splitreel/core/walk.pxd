@@ -16,6 +16,15 @@ cdef struct local_t:                               # a directory whose entries s
     uint32_t size
     uint32_t file
 
+cdef struct seen_t:
+    uint32_t hash
+    uint32_t name                                  # index into names
+
+cdef struct seen_names_t:                          # names by their hashes; those below first are forgotten
+    seen_t* items
+    size_t count, capacity                         # a power of two
+    uint64_t first
+
 cdef class NameWalk:
     # One walk at a time, one thread at a time; no Python face.
     cdef Sweep sweep
@@ -28,6 +37,9 @@ cdef class NameWalk:
     cdef size_t level_capacity[2]
     cdef int next_level                            # which of the two is being filled
     cdef uint8_t* named                            # a bit for each file: it has a name
+    cdef uint8_t* spread                           # a bit for each directory whose blocks are more than one reference
+    cdef seen_names_t near, far                    # of the reference at hand, of all spread directories of the level
+    cdef seen_names_t* seen                        # one of the two
     cdef local_t* locals
     cdef size_t local_count, local_capacity
     cdef uint8_t* arena
@@ -59,6 +71,8 @@ cdef class NameWalk:
 
     # Its own.
     cdef int push(self, uint32_t file, uint32_t name, fault_t* fault) noexcept nogil
+    cdef bint is_seen(self, ExtentMap target, uint32_t parent, uint32_t hash, const uint8_t* name,
+                      uint32_t name_size) noexcept nogil
     cdef int begin(self, ExtentMap target, uint64_t root_inode, fault_t* fault) noexcept nogil
     cdef const local_t* find_local(self, uint32_t file) noexcept nogil
     cdef int list_level(self, ExtentMap target, int level, fault_t* fault) noexcept nogil
