@@ -350,9 +350,9 @@ def test_a_directory_of_the_same_blocks_over_and_over_ends(surgeon: Surgeon) -> 
     inode = surgeon.inode(number)
     surgeon.write(inode + 0x28 + 2, struct.pack("<H", 4))
     for index in range(4):
-        extent = struct.pack("<IHHI", 7000 * index, 7000, 0, 1100)
+        extent = struct.pack("<IHHI", 6500 * index, 6500, 0, 1400)
         surgeon.write(inode + 0x28 + 12 + 12 * index, extent)
-    surgeon.write(inode + 4, struct.pack("<I", 28_000 * 1024))
+    surgeon.write(inode + 4, struct.pack("<I", 26_000 * 1024))
     surgeon.fix_inode(number)
     begun = time.monotonic()
     extent_map = map_image(surgeon.image)
