@@ -15,6 +15,7 @@ from splitreel.core.ext4_disk cimport (
     EXT4_INLINE_DATA_FL,
     EXT4_ROOT_INO,
     INCOMPAT_64BIT,
+    INCOMPAT_EA_INODE,
     INCOMPAT_LARGEDIR,
     RO_COMPAT_HUGE_FILE,
     ext4_digest,
@@ -158,7 +159,10 @@ cdef void decode_inode(const ext4_geometry_t* geometry, uint32_t number, const u
 
 
 cdef bint is_fast_symlink(const ext4_geometry_t* geometry, const ext4_inode_t* raw, uint64_t size) noexcept nogil:
-    """Short, and without a block but that of its extended attributes. Old kernels gave short targets blocks too."""
+    """Short, and without a block but that of its extended attributes. Old kernels gave short targets blocks too.
+
+    Where attributes may stand in inodes of their own, the blocks of these are counted as the symlink's.
+    """
     cdef uint32_t flags = ext4_le32(raw.i_flags)
     cdef uint64_t blocks = ext4_le32(raw.i_blocks_lo)
     cdef uint32_t unit = SECTOR
@@ -166,6 +170,8 @@ cdef bint is_fast_symlink(const ext4_geometry_t* geometry, const ext4_inode_t* r
         return False
     if flags & EXT4_EXTENTS_FL:
         return ext4_load32(raw.i_block) & 0xFFFF != EXTENT_MAGIC
+    if geometry.incompat & INCOMPAT_EA_INODE:
+        return True
     if geometry.ro_compat & RO_COMPAT_HUGE_FILE:
         blocks |= <uint64_t>ext4_le16(raw.i_blocks_high) << 32
         if flags & EXT4_HUGE_FILE_FL:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.root
 FILE_DAMAGED, FILE_INLINE = 1, 8
 EXTENT_INLINE = 0x200
 SIZE, FLAGS, BLOCK = 0x04, 0x20, 0x28
-INLINE_DATA_FL, EXTENTS_FL = 0x10000000, 0x80000
+INLINE_DATA_FL, EXTENTS_FL, CASEFOLD_FL = 0x10000000, 0x80000, 0x40000000
 DATA = bytes(range(1, 121))
 
 
@@ -202,3 +202,28 @@ def test_a_backup_of_inline_files_restores_them(good: Path, truth: dict[bytes, o
                 assert restored.read_bytes() == (point / os.fsdecode(path)).read_bytes()
     assert os.getxattr(target / "beside", "user.large") == b"L" * 2000
     assert len(list(target.rglob("*"))) == len(truth) - 1
+
+
+def test_casefolded_directories_have_the_names_they_were_given(tmp_path: Path) -> None:
+    """Filled by mke2fs -d, since few kernels mount it; the flag on the directories does not change their blocks."""
+    source = tmp_path / "source"
+    names = ["Straße", "STRASSE", "\u00e9", "e\u0301", *(f"Name {number:04} {'n' * 50}" for number in range(300))]
+    for name in ("folder/below", "other"):
+        (source / name).mkdir(parents=True)
+    for name in names:
+        (source / "folder" / name).touch()
+    options = ("-O", "casefold", "-E", "encoding=utf8", "-d", os.fspath(source))
+    image = images.make_image(tmp_path / "image", 32, "-b", "1024", *options)
+    for folder in ("folder", "folder/below", "other"):
+        debugfs_write(image, f"set_inode_field {folder} flags 0x{EXTENTS_FL | CASEFOLD_FL:x}")
+    extent_map = map_image(image)
+    with BlockDevice(image) as device:
+        assert "casefold" in Ext4(device).features["incompat"]
+
+    assert "Flags: 0x40080000" in debugfs(image, "stat folder")
+    assert extent_map.problems == []
+    assert set(extent_map.paths()) == {
+        b"",
+        b"lost+found",
+        *(os.fsencode(p.relative_to(source)) for p in source.rglob("*")),
+    }

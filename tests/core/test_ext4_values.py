@@ -14,7 +14,9 @@ from splitreel.core.ext4 import Ext4
 from splitreel.core.extent import ExtentMap
 from tests import ext4_images as images
 from tests import oracle
+from tests.core.test_ext4_devices import unreadable
 from tests.ext4_surgery import Surgeon, debugfs, raw_crc
+from tests.support import need_programs
 
 pytestmark = pytest.mark.root
 
@@ -48,7 +50,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(6):
             os.setxattr(point / "full", f"user.{number}", bytes([number]) * 65536)
         os.setxattr(point / "acl", "system.posix_acl_access", large_acl(400))
-        (point / "slow").symlink_to("t" * 100)
+        for name, size in (("fast", 20), ("slow", 100)):  # the value's blocks are counted as the symlink's
+            (point / name).symlink_to("t" * size)
+        os.setxattr(point / "fast", "trusted.value", VALUE[:8000], follow_symlinks=False)
         os.setxattr(point / "slow", "trusted.value", VALUE[:7000], follow_symlinks=False)
         (point / "folder").mkdir()
         os.setxattr(point / "folder", "user.value", VALUE[:5000])
@@ -305,6 +309,20 @@ def test_all_values_together_are_no_larger_than_the_file_system(tmp_path: Path) 
     assert sum(sizes) <= 3 << 20
     assert sum(sizes) > 2 << 20
     assert {text[-34:] for _, _, text in extent_map.problems} == {"all of them larger than the device"}
+
+
+def test_a_block_of_a_value_that_does_not_read_costs_its_attribute(
+    good: Path, truth: dict[bytes, oracle.Entry]
+) -> None:
+    need_programs("qemu-storage-daemon")
+    surgeon = Surgeon(good)
+    number = surgeon.number("/one")
+    with unreadable(good, surgeon.block(holder(surgeon, "/one", b"value"), 5)) as faulty:
+        extent_map = map_image(faulty)
+    wanted = {name: data for name, data in truth[b"one"].xattrs.items() if name != "user.value"}
+
+    assert extent_map.problems == [(number, 0, "an extended attribute in an inode that does not read")]
+    assert extent_map.xattrs(extent_map.find_file(number)) == wanted
 
 
 def test_the_image_holds_what_the_tests_are_about(good: Path) -> None:
