@@ -97,8 +97,8 @@ cdef uint16_t crc16_update(uint16_t crc, const uint8_t* data, size_t size) noexc
     return crc
 
 
-cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil:
-    cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
+cdef uint16_t group_checksum(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil:
+    """What bg_checksum must be; without checksums, what it is."""
     cdef uint32_t number = ext4_le32(group)
     cdef uint16_t zero = 0, crc16
     cdef uint32_t crc
@@ -107,14 +107,18 @@ cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group
         crc = crc32c_update(crc, raw, CHECKSUM_OFFSET)
         crc = crc32c_update(crc, &zero, 2)
         crc = ~crc32c_update(crc, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return not crc_differs(ext4_le16(desc.bg_checksum), crc & 0xFFFF)
+        return <uint16_t>(crc & 0xFFFF)
     if geometry.gdt_csum:
         crc16 = crc16_update(0xFFFF, geometry.uuid, 16)
         crc16 = crc16_update(crc16, <const uint8_t*>&number, 4)
         crc16 = crc16_update(crc16, raw, CHECKSUM_OFFSET)
         crc16 = crc16_update(crc16, raw + CHECKSUM_OFFSET + 2, geometry.desc_size - CHECKSUM_OFFSET - 2)
-        return not crc_differs(ext4_le16(desc.bg_checksum), crc16)
-    return True
+        return crc16
+    return ext4_le16((<const ext4_group_desc_t*>raw).bg_checksum)
+
+
+cdef bint group_checksum_matches(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil:
+    return not crc_differs(ext4_le16((<const ext4_group_desc_t*>raw).bg_checksum), group_checksum(geometry, group, raw))
 
 
 cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,

@@ -19,12 +19,14 @@ from splitreel.core.ext4_disk cimport (
     ext4_inode_t,
     ext4_le16,
     ext4_le32,
-    ext4_load32,
     ext4_superblock_t,
 )
+from splitreel.core.ext4_edit cimport Editor
+from splitreel.core.ext4_fast cimport FastCommits
 from splitreel.core.ext4_inode cimport verify_inode
 from splitreel.core.ext4_lookup cimport extent_list_t, free_extents, list_extents, read_inode
-from splitreel.core.ext4_superblock cimport TRUST_LIVE, decode_superblock
+from splitreel.core.ext4_orphan cimport cut_orphans
+from splitreel.core.ext4_superblock cimport TRUST_LIVE, decode_superblock, ext4_geometry_t
 from splitreel.core.extent cimport EXTENT_UNWRITTEN, extent_t
 from splitreel.core.fault cimport (
     FAULT_CORRUPT,
@@ -36,7 +38,7 @@ from splitreel.core.fault cimport (
     set_fault,
 )
 from splitreel.core.jbd2 cimport Journal, journal_copy_t
-from splitreel.core.jbd2_disk cimport JBD2_MAGIC, jbd2_be32, jbd2_superblock_t
+from splitreel.core.jbd2_disk cimport JBD2_INCOMPAT_FAST_COMMIT, JBD2_MAGIC, jbd2_be32, jbd2_superblock_t
 from splitreel.core.spans cimport SpannedDevice
 
 cdef enum:
@@ -49,7 +51,6 @@ cdef enum:
     S_IFMT = 0o170000
     S_IFREG = 0o100000
     USERS = 0x40                                   # offset of s_nr_users
-    FAST_HEAD = 0x00080009                         # tag and length of what begins fast commits
 
 cdef const char* SITE = b"finding the journal"
 
@@ -109,50 +110,48 @@ cdef class Recovery:
                 rc = over.seal(&fault)
         if rc < 0:
             raise_fault(&fault)
-        self.refuse_fast_commits()
         self.device = over
-        number = <int>jbd2_be32(self.journal.superblock.s_errno)
-        if number:
-            self.warnings.append(f"the kernel had aborted this journal (error {number}): run e2fsck")
-        if not self.journal.is_empty:
-            self.warnings.append(
-                f"journal replayed in memory: {self.journal.transaction_count()} transactions,"
-                f" {self.journal.copy_count} blocks"
-            )
 
     def finish(self):
-        """Goes by the superblock that the journal brought, and closes it: nothing is left to recover."""
+        """Goes by the superblock that the journal brought: fast commits, orphans, and nothing is left to recover."""
         cdef SpannedDevice over
-        cdef uint8_t uuid[16]
-        cdef uint32_t block_size = self.geometry.block_size
+        cdef Editor editor
+        cdef ext4_superblock_t closed
         cdef fault_t fault
         cdef int rc
-        memcpy(uuid, self.geometry.uuid, 16)
-        over = SpannedDevice.over(self.device)
         with nogil:
-            rc = self.close_superblock(over, &fault)
+            rc = self.close_superblock(&closed, &fault)
+        if rc < 0:
+            raise_fault(&fault)
+        over = SpannedDevice.over(self.device)
+        editor = Editor(self.device)
+        editor.geometry = self.geometry
+        self.edit(editor)
+        cut_orphans(editor, &closed)
+        editor.flush(over)
+        with nogil:
+            rc = over.replace_bytes(SUPERBLOCK_OFFSET, sizeof(closed), <const uint8_t*>&closed, &fault)
             if rc >= 0:
                 rc = over.seal(&fault)
-            if rc >= 0 and (memcmp(uuid, self.geometry.uuid, 16) != 0 or block_size != self.geometry.block_size):
-                rc = set_fault(&fault, FAULT_CORRUPT, b"replaying the journal", 0, SUPERBLOCK_OFFSET,
-                               b"it holds the superblock of another file system")
         if rc < 0:
             raise_fault(&fault)
         self.device = over
 
-    cdef int refuse_fast_commits(self) except -1:
-        """Changes behind the last whole transaction that are no blocks: they begin where the log's ring ends."""
-        cdef uint64_t place = <uint64_t>self.journal.last + 1
-        cdef const uint8_t* data = NULL
-        cdef fault_t fault
-        if self.journal.is_empty or place >= self.journal.end:
+    cdef int edit(self, Editor editor) except -1:
+        """Applies fast commits, and says what was replayed."""
+        cdef FastCommits fast
+        number = <int>jbd2_be32(self.journal.superblock.s_errno)
+        if number:
+            self.warnings.append(f"the kernel had aborted this journal (error {number}): run e2fsck")
+        if self.journal.is_empty:
             return 0
-        if self.journal.read_block(place, &data, &fault) < 0:
-            raise_fault(&fault)
-        if ext4_load32(data) == FAST_HEAD and ext4_load32(data + 8) == self.journal.end_sequence:
-            set_fault(&fault, FAULT_NEEDS_RECOVERY, b"replaying the journal", 0, 0,
-                      b"it ends with fast commits, which are not replayed by this version")
-            raise_fault(&fault)
+        text = f"{self.journal.transaction_count()} transactions, {self.journal.copy_count} blocks"
+        if self.journal.incompat & JBD2_INCOMPAT_FAST_COMMIT:
+            fast = FastCommits(self.journal, editor)
+            fast.scan()
+            fast.apply()
+            text += f", {fast.count} fast commits" if fast.count else ""
+        self.warnings.append(f"journal replayed in memory: {text}")
         return 0
 
     # The journal.
@@ -347,16 +346,20 @@ cdef class Recovery:
                 return fault.code
         return 0
 
-    cdef int close_superblock(self, SpannedDevice over, fault_t* fault) noexcept nogil:
-        cdef ext4_superblock_t closed
-        if self.device.read(SUPERBLOCK_OFFSET, &closed, sizeof(closed), fault) < 0:
+    cdef int close_superblock(self, ext4_superblock_t* closed, fault_t* fault) noexcept nogil:
+        """The superblock as recovery leaves it; the geometry is by it from now on."""
+        cdef ext4_geometry_t before = self.geometry
+        if self.device.read(SUPERBLOCK_OFFSET, closed, sizeof(closed[0]), fault) < 0:
             return fault.code
-        if decode_superblock(&closed, self.device.size, TRUST_LIVE, &self.geometry, fault) < 0:
+        if decode_superblock(closed, self.device.size, TRUST_LIVE, &self.geometry, fault) < 0:
             return fault.code
+        if memcmp(before.uuid, self.geometry.uuid, 16) != 0 or before.block_size != self.geometry.block_size:
+            return set_fault(fault, FAULT_CORRUPT, b"replaying the journal", 0, SUPERBLOCK_OFFSET,
+                             b"it holds the superblock of another file system")
         closed.s_feature_incompat &= ~ext4_le32(INCOMPAT_RECOVER)
         if self.geometry.metadata_csum:
-            closed.s_checksum = ext4_le32(~crc32c_update(0, &closed, sizeof(closed) - 4))
-        return over.replace_bytes(SUPERBLOCK_OFFSET, sizeof(closed), <const uint8_t*>&closed, fault)
+            closed.s_checksum = ext4_le32(~crc32c_update(0, closed, sizeof(closed[0]) - 4))
+        return 0
 
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil:
         """Nothing writes to a split mirror, nor to its journal."""

@@ -17,6 +17,7 @@ MAGIC = 0xC03B3998
 DESCRIPTOR, COMMIT, SUPERBLOCK_V1, SUPERBLOCK_V2, REVOKE = 1, 2, 3, 4, 5
 COMPAT_CHECKSUM = 1
 INCOMPAT_REVOKE, INCOMPAT_64BIT, INCOMPAT_ASYNC, INCOMPAT_CSUM_V2, INCOMPAT_CSUM_V3 = 1, 2, 4, 8, 0x10
+INCOMPAT_FAST_COMMIT = 0x20
 ESCAPE, SAME_UUID, LAST = 1, 2, 8
 CHECKSUMS = INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3
 EXT4_NEEDS_RECOVERY = 4
@@ -177,6 +178,37 @@ class Writer:
         if self.log.incompat & CHECKSUMS:
             struct.pack_into(">I", body, 16, crc32c(bytes(body), self.seed))
         return bytes(body)
+
+    # Fast commits.
+
+    def fast_place(self, index: int) -> int:
+        """The block on the device of one block of the fast commit area, which begins behind a spare one."""
+        count = struct.unpack_from(">I", self.superblock, 0x54)[0]
+        return self.places[struct.unpack_from(">I", self.superblock, 0x10)[0] - count + 1 + index]
+
+    def fast(self, commits: Sequence[Sequence[tuple[int, bytes]]], tid: int) -> None:
+        """Write fast commits: a head before the first, records in whole blocks, each commit closed by its sum."""
+        self.last -= struct.unpack_from(">I", self.superblock, 0x54)[0]
+        index = 0
+        for number, records in enumerate(commits):
+            sum_, block = 0, b""
+            for tag, value in [*([(9, struct.pack("<II", 0, tid))] if number == 0 else []), *records, (8, b"")]:
+                if len(block) + 4 + len(value) + (8 if tag == 8 else 0) > self.size - 4:
+                    block += struct.pack("<HH", 7, self.size - 4 - len(block))
+                    block = block.ljust(self.size, b"\0")
+                    sum_ = crc32c(block, sum_)
+                    index, block = self.write_fast(index, block), b""
+                if tag == 8:
+                    block += struct.pack("<HHI", 8, self.size - 4 - len(block), tid)
+                    block += struct.pack("<I", crc32c(block, sum_))
+                else:
+                    block += struct.pack("<HH", tag, len(value)) + value
+            index = self.write_fast(index, block.ljust(self.size, b"\0"))
+
+    def write_fast(self, index: int, block: bytes) -> int:
+        self.file.seek(self.fast_place(index) * self.size)
+        self.file.write(block)
+        return index + 1
 
     # For damage.
 

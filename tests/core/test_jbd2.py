@@ -150,7 +150,7 @@ def damaged_logs(base: Base, folder: Path, form: jbd2.Log) -> Iterator[tuple[str
     blocks = [[(place, rng.randbytes(BLOCK)) for place in rng.sample(base.places, 5)] for _ in range(5)]
     made = [jbd2.Transaction(some, [base.places[0]], 1_700_000_000 + n) for n, some in enumerate(blocks)]
     log = replace(form, start=1000, sequence=9, transactions=made)
-    for number in (0, 2, 4):
+    for number in (0, 4):
         for what, shift, offset in (
             ("revoke", -1, 900),
             ("revoked block", -1, 17),
@@ -339,11 +339,14 @@ def test_a_journal_elsewhere_is_asked_for(tmp_path: Path) -> None:
 # Crashes.
 
 
-@pytest.mark.parametrize("kind", crash.KINDS, ids=lambda kind: kind.name)
+ALWAYS = ("current", "journal-data-1k", "writeback", "checksum-v1", "async-commit", "ext3", "wraps", "external-1k")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in crash.KINDS if kind.name in ALWAYS], ids=lambda kind: kind.name)
 def test_crashes_are_read_as_the_kernel_recovers_them(kind: crash.Kind) -> None:
-    """At random moments of busy file systems. ``python -m tests.crash`` runs any number of them."""
+    """At random moments of busy file systems. ``python -m tests.crash`` runs all kinds, and any number of crashes."""
     crash.need_crashes()
-    dirty, lines = crash.compare_many(kind, 2, seed=1, steps=60)
+    dirty, lines = crash.compare_many(kind, 2, seed=1, steps=40)
 
     assert lines == []
     assert dirty > 0

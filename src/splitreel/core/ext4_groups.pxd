@@ -1,6 +1,6 @@
 # ext4_groups: group descriptors, found and verified, and the blocks that are the file system's own.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretch_t, stretches_t
 from splitreel.core.fault cimport fault_t
@@ -17,6 +17,7 @@ cdef bint has_superblock(const ext4_geometry_t* geometry, uint64_t group) noexce
 cdef uint64_t descriptor_block(const ext4_geometry_t* geometry, uint64_t index) noexcept nogil
 # All descriptors, in order: first is the first group of each piece, limit the number of its groups.
 cdef int list_descriptors(const ext4_geometry_t* geometry, block_list_t* list, fault_t* fault) noexcept nogil
+cdef uint16_t group_checksum(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil
 cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
                       fault_t* fault) noexcept nogil
 

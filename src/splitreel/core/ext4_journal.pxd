@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.ext4_disk cimport ext4_superblock_t
+from splitreel.core.ext4_edit cimport Editor
 from splitreel.core.ext4_lookup cimport extent_list_t
 from splitreel.core.ext4_superblock cimport ext4_geometry_t
 from splitreel.core.fault cimport fault_t
@@ -32,10 +33,10 @@ cdef class Recovery:
     cdef int map_inode(self, uint8_t* raw, fault_t* fault) noexcept nogil
     cdef int map_backup(self, uint8_t* raw, fault_t* fault) noexcept nogil
     cdef int add_extents(self, const extent_list_t* list, uint64_t size, fault_t* fault) noexcept nogil
-    cdef int refuse_fast_commits(self) except -1
+    cdef int edit(self, Editor editor) except -1
     cdef int find_journal(self) except -1
     cdef int open_external(self) except -1
     cdef bint holds_journal(self, BlockDevice other) noexcept nogil
     cdef int load_external(self, BlockDevice other, fault_t* fault) noexcept nogil
     cdef int lay_copies(self, SpannedDevice over, fault_t* fault) noexcept nogil
-    cdef int close_superblock(self, SpannedDevice over, fault_t* fault) noexcept nogil
+    cdef int close_superblock(self, ext4_superblock_t* closed, fault_t* fault) noexcept nogil
