@@ -196,7 +196,7 @@ cdef const char* data_fork(const xfs_geometry_t* geometry, const uint8_t* raw, x
         if inode.di_format != XFS_DINODE_FMT_DEV:
             return b"its fork has a format that its type has not"
         return NULL
-    if kind == S_IFREG and xfs_be16(inode.di_flags) & XFS_DIFLAG_REALTIME:
+    if kind == S_IFREG and xfs_be16(inode.di_flags) & XFS_DIFLAG_REALTIME and data_extents(inode) > 0:
         return b"a file of the realtime section, which is not supported"
     if inode.di_format == XFS_DINODE_FMT_LOCAL:
         return local_fork(kind, xfs_be64(inode.di_size), area)

@@ -11,35 +11,25 @@ from splitreel.core.checksum cimport crc32c_update, crc_differs
 from splitreel.core.fault cimport FAULT_CORRUPT, FAULT_SHORT_DEVICE, FAULT_UNSUPPORTED, fault_t, set_fault
 from splitreel.core.xfs_disk cimport (
     XFS_INCOMPAT,
-    XFS_INCOMPAT_BIGTIME,
     XFS_INCOMPAT_FTYPE,
     XFS_INCOMPAT_META_UUID,
     XFS_INCOMPAT_NEEDSREPAIR,
-    XFS_INCOMPAT_NREXT64,
-    XFS_INCOMPAT_PARENT,
     XFS_INCOMPAT_SPINODES,
     XFS_LOG_INCOMPAT,
     XFS_RO_COMPAT,
     XFS_RO_COMPAT_REFLINK,
-    XFS_RO_COMPAT_RMAPBT,
     XFS_SB_MAGIC,
     XFS_VERSION,
-    XFS_VERSION2_ATTR2BIT,
     XFS_VERSION2_FTYPE,
-    XFS_VERSION2_PROJID32BIT,
-    XFS_VERSION_BORGBIT,
     XFS_VERSION_DIRV2BIT,
     XFS_VERSION_EXTFLGBIT,
-    XFS_VERSION_LOGV2BIT,
     XFS_VERSION_MOREBITSBIT,
-    XFS_VERSION_NLINKBIT,
     XFS_VERSION_NUMBITS,
     xfs_be16,
     xfs_be32,
     xfs_be64,
     xfs_btree_lblock_t,
     xfs_btree_sblock_t,
-    xfs_dinode_t,
     xfs_dsb_t,
     xfs_feature_t,
     xfs_load_crc,
@@ -49,7 +39,6 @@ cdef enum:
     CRC_OFFSET = 224                               # of sb_crc
     SHORT_HEADER_V4 = 16
     LONG_HEADER_V4 = 24
-    INODE_CORE_V2 = 100
     MIN_AG_BYTES = 1 << 24
     MIN_AG_BLOCKS = 64                             # of the last group
     MAX_BLOCK_LOG = 16
@@ -94,7 +83,6 @@ cdef int check_features(const xfs_feature_t* known, const char* kind, uint32_t f
 
 
 cdef int decode_version5(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* fault) noexcept nogil:
-    geometry.compat = xfs_be32(raw.sb_features_compat)
     geometry.ro_compat = xfs_be32(raw.sb_features_ro_compat)
     geometry.incompat = xfs_be32(raw.sb_features_incompat)
     geometry.log_incompat = xfs_be32(raw.sb_features_log_incompat)
@@ -102,14 +90,10 @@ cdef int decode_version5(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t
         return fault.code
     if geometry.incompat & XFS_INCOMPAT_NEEDSREPAIR:
         return unsupported(fault, b"needsrepair (0x10) is set, its metadata are known to be wrong: run xfs_repair")
-    geometry.crc = geometry.nlink = geometry.extflg = geometry.attr2 = geometry.projid32 = geometry.log_v2 = True
+    geometry.crc = geometry.extflg = True
     geometry.ftype = geometry.incompat & XFS_INCOMPAT_FTYPE != 0
     geometry.sparse_inodes = geometry.incompat & XFS_INCOMPAT_SPINODES != 0
-    geometry.bigtime = geometry.incompat & XFS_INCOMPAT_BIGTIME != 0
-    geometry.nrext64 = geometry.incompat & XFS_INCOMPAT_NREXT64 != 0
-    geometry.parent = geometry.incompat & XFS_INCOMPAT_PARENT != 0
     geometry.reflink = geometry.ro_compat & XFS_RO_COMPAT_REFLINK != 0
-    geometry.rmapbt = geometry.ro_compat & XFS_RO_COMPAT_RMAPBT != 0
     memcpy(geometry.meta_uuid, raw.sb_uuid, 16)
     if geometry.incompat & XFS_INCOMPAT_META_UUID:
         memcpy(geometry.meta_uuid, raw.sb_meta_uuid, 16)
@@ -128,11 +112,7 @@ cdef int decode_version4(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t
     if not geometry.version_bits & XFS_VERSION_DIRV2BIT:
         return unsupported(fault, b"directories of version 1 are not supported")
     geometry.ftype = geometry.features2 & XFS_VERSION2_FTYPE != 0
-    geometry.projid32 = geometry.features2 & XFS_VERSION2_PROJID32BIT != 0
-    geometry.attr2 = geometry.features2 & XFS_VERSION2_ATTR2BIT != 0
-    geometry.nlink = geometry.version_bits & XFS_VERSION_NLINKBIT != 0
     geometry.extflg = geometry.version_bits & XFS_VERSION_EXTFLGBIT != 0
-    geometry.log_v2 = geometry.version_bits & XFS_VERSION_LOGV2BIT != 0
     memcpy(geometry.meta_uuid, raw.sb_uuid, 16)
     return 0
 
@@ -144,7 +124,6 @@ cdef int decode_features(const uint8_t* sector, xfs_geometry_t* geometry, fault_
         return refuse(fault, b"no magic number XFSB: this is no XFS file system")
     geometry.version_bits = xfs_be16(raw.sb_versionnum)
     geometry.version = geometry.version_bits & XFS_VERSION_NUMBITS
-    geometry.ascii_ci = geometry.version_bits & XFS_VERSION_BORGBIT != 0
     if geometry.version < 4:
         return unsupported(fault, b"version 1 to 3 of XFS (IRIX) is not supported")
     if geometry.version > 5:
@@ -186,7 +165,6 @@ cdef int decode_sizes(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* f
     geometry.dir_block_size = geometry.block_size << geometry.dirblklog
     geometry.btree_header = sizeof(xfs_btree_sblock_t) if geometry.crc else <uint32_t>SHORT_HEADER_V4
     geometry.btree_long_header = sizeof(xfs_btree_lblock_t) if geometry.crc else <uint32_t>LONG_HEADER_V4
-    geometry.inode_core = sizeof(xfs_dinode_t) if geometry.crc else <uint32_t>INODE_CORE_V2
     return 0
 
 
@@ -217,7 +195,6 @@ cdef int decode_groups(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* 
     if geometry.agino_log > 32:
         return refuse(fault, b"inode numbers of a group do not fit 32 bits")
     geometry.first_ag_block = (AG_HEADERS - 1) * geometry.sector_size // geometry.block_size + 1
-    geometry.inode_alignment = xfs_be32(raw.sb_inoalignmt)
     return 0
 
 
@@ -246,13 +223,8 @@ cdef int decode_inodes(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* 
 cdef int decode_log(const xfs_dsb_t* raw, xfs_geometry_t* geometry, fault_t* fault) noexcept nogil:
     geometry.log_start = xfs_be64(raw.sb_logstart)
     geometry.log_blocks = xfs_be32(raw.sb_logblocks)
-    geometry.log_sector_size = xfs_be16(raw.sb_logsectsize) if raw.sb_logsectlog else 512
-    geometry.log_sunit = xfs_be32(raw.sb_logsunit)
     if geometry.log_start != 0 and not xfs_valid_blocks(geometry, geometry.log_start, geometry.log_blocks):
         return refuse(fault, b"the log (sb_logstart, sb_logblocks) lies outside its group")
-    if (geometry.log_sector_size < 512 or geometry.log_sector_size > XFS_MAX_SECTOR
-            or geometry.log_sector_size & (geometry.log_sector_size - 1)):
-        return refuse(fault, b"sb_logsectsize is no power of two from 512 to 32768")
     return 0
 
 
@@ -271,9 +243,6 @@ cdef int decode_superblock(const uint8_t* sector, uint64_t device_size, xfs_geom
             or decode_log(raw, geometry, fault) < 0):
         return fault.code
     geometry.rt_blocks = xfs_be64(raw.sb_rblocks)
-    geometry.rt_extents = xfs_be64(raw.sb_rextents)
-    geometry.rt_extent_blocks = xfs_be32(raw.sb_rextsize)
-    geometry.lsn = xfs_be64(raw.sb_lsn) if geometry.crc else 0
     return 0
 
 

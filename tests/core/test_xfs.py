@@ -285,16 +285,20 @@ def test_inodes_of_version_1_count_links_in_16_bits(tmp_path: Path) -> None:
 
 
 def test_a_realtime_file_is_damaged_and_its_neighbours_are_not(tmp_path: Path) -> None:
-    """The realtime section was not given. No file of the protofile stands in it, so one is flagged as if it did."""
+    """The realtime section was not given. No file of the protofile stands in it, so two are flagged as if they did.
+
+    Of these, the empty one has nothing there.
+    """
     proto, contents = protofile(tmp_path)
     section = tmp_path / "realtime"
     with open(section, "wb") as file:
         file.truncate(64 << 20)
     image = make_image(tmp_path / "image", 300, "-r", f"rtdev={section}", "-m", "reflink=0", "-p", str(proto))
     surgeon = Surgeon(image)
-    number = surgeon.number("/file5000")
-    surgeon.write(surgeon.inode(number) + 90, b"\x00\x01")
-    surgeon.fix_inode(number)
+    for path in ("/file0", "/file5000"):
+        number = surgeon.number(path)
+        surgeon.write(surgeon.inode(number) + 90, b"\x00\x01")
+        surgeon.fix_inode(number)
     with BlockDevice(image) as device:
         filesystem = Xfs(device)
         extent_map = filesystem.map()

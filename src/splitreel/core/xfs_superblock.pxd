@@ -13,8 +13,6 @@ cdef struct xfs_geometry_t:
     uint64_t hidden[5]                             # realtime bitmap and summary, quota: never files
     uint64_t log_start                             # block number as XFS counts; 0: an external log
     uint64_t rt_blocks                             # of the realtime section
-    uint64_t rt_extents
-    uint64_t lsn                                   # sb_lsn
     uint32_t block_size                            # bytes, as all sizes here
     uint32_t sector_size
     uint32_t inode_size
@@ -23,14 +21,9 @@ cdef struct xfs_geometry_t:
     uint32_t last_ag_blocks
     uint32_t ag_count
     uint32_t first_ag_block                        # of a group, that is no header
-    uint32_t inode_alignment                       # blocks; 0: inode chunks start anywhere
     uint32_t log_blocks
-    uint32_t log_sector_size
-    uint32_t log_sunit                             # bytes; 0 or 1: no rounding
-    uint32_t rt_extent_blocks
     uint32_t btree_header                          # bytes of a short form block's header
     uint32_t btree_long_header
-    uint32_t inode_core                            # bytes before the literal area of inodes as they are made now
     uint8_t block_log
     uint8_t inopblog                               # inodes a block
     uint8_t agblklog
@@ -39,21 +32,12 @@ cdef struct xfs_geometry_t:
     uint8_t version                                # 4 or 5
     uint16_t version_bits                          # sb_versionnum
     uint32_t features2                             # sb_features2, of version 4
-    uint32_t compat, ro_compat, incompat, log_incompat     # of version 5
+    uint32_t ro_compat, incompat, log_incompat     # of version 5
     bint crc                                       # version 5: checksums, owners, UUIDs
     bint ftype                                     # directory entries state types
     bint sparse_inodes
-    bint bigtime
-    bint nrext64
     bint reflink
-    bint rmapbt
-    bint parent
-    bint projid32
-    bint nlink                                     # version 4 with inodes of version 2
     bint extflg                                    # extents may be unwritten
-    bint attr2
-    bint ascii_ci
-    bint log_v2
     uint8_t uuid[16]
     uint8_t meta_uuid[16]                          # what metadata blocks bear
 
