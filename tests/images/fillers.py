@@ -197,6 +197,30 @@ def names_by_thousands(root: Path, block_size: int) -> None:
         os.link(folder / "file", f"{folder}/{number:06}{'n' * 249}")
 
 
+def many_directories(root: Path, block_size: int) -> None:
+    """More directories in one than a link count holds: it is 1 from then on."""
+    folder = folder_of(root, "many_directories")
+    for number in range(65_100):
+        (folder / f"{number}").mkdir()
+
+
+def scattered(root: Path, block_size: int) -> None:
+    """So little free space in one piece that inodes are allocated half a chunk at a time."""
+    folder = folder_of(root, "scattered")
+    number = 0
+    try:
+        for number in range(100_000):
+            (folder / f"filler{number}").write_bytes(pattern(4 * block_size, number))
+    except OSError:
+        (folder / f"filler{number}").unlink(missing_ok=True)
+    os.sync()
+    for spare in range(0, number, 2):
+        (folder / f"filler{spare}").unlink()
+    os.sync()
+    for small in range(6000):
+        (folder / f"small{small}").touch()
+
+
 def links(root: Path, block_size: int) -> None:
     """Names of one inode in many directories; directories with many below them."""
     folder = folder_of(root, "links")

@@ -18,8 +18,9 @@ XFS = (*EXT4, f.big_xattrs, f.many_xattrs, f.projects, f.fragmented_directory)
 class Image:
     """One file system.
 
-    ``always``: it is one of the few that every run of the tests makes. ``afterwards``: commands that give the filled
-    image what this kernel would not mount; they change no file.
+    ``always``: it is one of the few that every run of the tests makes. ``then``: commands that change the filled file
+    system, which is filled with a little more after them. ``afterwards``: commands that give the image what this kernel
+    would not mount; they change no file.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Image:
     always: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     afterwards: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -48,11 +50,14 @@ def ext(
     mount: str = "",
     always: bool = False,
     afterwards: tuple[str, ...] = (),
+    then: tuple[str, ...] = (),
 ) -> Image:
     """An image by mke2fs; options are its own, blanks between them."""
     command = ("mke2fs", "-t", kind, "-q", "-F", "-b", str(block_size), *options.split())
     read_only = "ro" if kind == "ext2" else "ro,noload"
-    return Image(name, command, block_size, fillers, megabytes, mount, read_only, always, afterwards=afterwards)
+    return Image(
+        name, command, block_size, fillers, megabytes, mount, read_only, always, afterwards=afterwards, then=then
+    )
 
 
 def xfs(
@@ -65,11 +70,16 @@ def xfs(
     mount: str = "",
     always: bool = False,
     afterwards: tuple[str, ...] = (),
+    then: tuple[str, ...] = (),
 ) -> Image:
     """An image by mkfs.xfs; options are its own, blanks between them."""
     command = ("mkfs.xfs", "-q", "-f", "-b", f"size={block_size}", *options.split())
-    return Image(name, command, block_size, fillers, megabytes, mount, "ro,norecovery", always, SMALL_XFS, afterwards)
+    return Image(
+        name, command, block_size, fillers, megabytes, mount, "ro,norecovery", always, SMALL_XFS, afterwards, then
+    )
 
+
+FROM_EXT3 = "tune2fs -O extents,uninit_bg,dir_nlink,extra_isize,huge_file,flex_bg"
 
 EXT_IMAGES = (
     ext("ext2_1k", "-I 128", EXT2, kind="ext2", block_size=1024, always=True),
@@ -123,6 +133,14 @@ EXT_IMAGES = (
     ext("ext4_orphan_file", "-O orphan_file"),
     ext("ext4_fast_commit", "-O fast_commit"),
     ext("ext4_data_journal", "", mount="data=journal"),
+    ext("ext4_deep", "", (*EXT2, f.very_punched), block_size=1024),
+    ext("ext4_dir_nlink", "-N 80000", (f.many_directories,), block_size=1024, megabytes=200),
+    ext("ext4_from_ext3", "", EXT2, kind="ext3", then=(FROM_EXT3, "e2fsck -fyD"), always=True),
+    ext("ext4_grown", "", megabytes=100, then=("truncate -s 900M", "resize2fs -f")),
+    ext("ext4_grown_meta_bg", "-O meta_bg,^resize_inode", megabytes=100, then=("truncate -s 900M", "resize2fs -f")),
+    ext("ext4_shrunk", "", megabytes=900, then=("resize2fs -fM", "resize2fs -f")),
+    ext("ext4_wider_inodes", "-I 128 -O ^flex_bg", then=("tune2fs -f -I 256",)),
+    ext("ext4_stale_inodes", "", then=("mke2fs -t ext4 -q -F -E nodiscard,lazy_itable_init=1 -O ^has_journal",)),
     ext("ext4_errors", "-e remount-ro -M /somewhere"),
 )
 
@@ -149,6 +167,8 @@ XFS_IMAGES = (
     xfs("xfs_odd_groups", "-d agsize=20484096", (*XFS, f.reflinks), always=True),
     xfs("xfs_sectors_4k", "-s size=4096"),
     xfs("xfs_stripes", "-d su=65536,sw=3"),
+    xfs("xfs_upgraded", "-m bigtime=0,inobtcount=0", then=("xfs_admin -O bigtime=1,inobtcount=1",)),
+    xfs("xfs_sparse_inodes", "-d agcount=1", (f.scattered,), megabytes=32, always=True),
     xfs("xfs_meta_uuid", "", always=True, afterwards=("xfs_admin -U generate",)),
     xfs("xfs_old_meta_uuid", "-m uuid=11111111-2222-3333-4444-555555555555"),
 )
