@@ -170,13 +170,22 @@ def ext4_primary(tmp_path: Path) -> Iterator[Primary]:
 
 
 @pytest.fixture
+def ext3_primary(tmp_path: Path) -> Iterator[Primary]:
+    """Small blocks: what is written stands behind indirect ones."""
+    images.need_ext4()
+    image = images.make_image(tmp_path / "primary", 48, "-b", "1024", kind="ext3")
+    with images.mounted(image) as point:
+        yield Primary(image, point)
+
+
+@pytest.fixture
 def xfs_primary(tmp_path: Path) -> Iterator[Primary]:
     image = xfs_images.make_image(tmp_path / "primary")
     with images.mounted(image) as point:
         yield Primary(image, point)
 
 
-@pytest.fixture(params=["ext4_primary", "xfs_primary"])
+@pytest.fixture(params=["ext4_primary", "ext3_primary", "xfs_primary"])
 def primary(request: pytest.FixtureRequest) -> Primary:
     made: Primary = request.getfixturevalue(request.param)
     return made

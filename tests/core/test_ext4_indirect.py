@@ -237,6 +237,25 @@ def test_any_pointers_end_in_a_map(damaged: Surgeon) -> None:
     assert time.monotonic() - begun < LONGEST_S
 
 
+@pytest.mark.parametrize("path", [(12,), (13,), (13, 0), (14,), (14, 0), (14, 0, 0)], ids=str)
+def test_a_fingerprint_covers_every_indirect_block(damaged: Surgeon, path: tuple[int, ...]) -> None:
+    """A pointer becomes another without any change to the inode: that file's fingerprint changes and no other."""
+    before = map_image(damaged.image)
+    number = damaged.number("/file")
+    offset = pointers(damaged, number) + 4 * path[0]
+    for index in path[1:]:
+        offset = pointer(damaged, offset) * 1024 + 4 * index
+    damaged.write(pointer(damaged, offset) * 1024 + 4 * 200, struct.pack("<I", 16_000))
+    after = map_image(damaged.image)
+    files, others = (numpy.asarray(made.files) for made in (before, after))
+    changed = [
+        int(old["inode"]) for old, new in zip(files, others, strict=True) if old["fingerprint"] != new["fingerprint"]
+    ]
+
+    assert changed == [number]
+    assert after.problems == []
+
+
 def test_pointers_behind_the_end_of_a_file_are_not_followed(damaged: Surgeon) -> None:
     """What a size cuts off, an old kernel may have left: it is neither data nor damage."""
     number = damaged.number("/file")
