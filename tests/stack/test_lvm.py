@@ -279,6 +279,7 @@ def test_groups_of_one_name_are_told_apart_by_uuid(disks: list[Path], tmp_path: 
         (r'(gap \{.*?)"pv0"', r'\1"gap"', "is part of itself"),
         (r"(gap \{.*?)stripe_count = 1", r"\1stripe_count = 0", "stripe_count = 0"),
         (r'(gap \{.*?)type = "striped"', r'\1type = "mystery"', "segment type mystery"),
+        (r'(gap \{.*?)type = "striped"', r'\1reshape_count = 1\ntype = "striped"', "in the middle of a reshape"),
     ],
 )
 def test_metadata_that_contradict_themselves(disks: list[Path], old: str, new: str, why: str) -> None:
@@ -287,6 +288,20 @@ def test_metadata_that_contradict_themselves(disks: list[Path], old: str, new: s
     assert Area(disks[0]).text != Area(disks[0]).text.replace(new, "") or "\\1" in new
     with pytest.raises(SplitreelError, match=why):
         content(disks, "vg0/gap")
+
+
+def test_stripes_that_do_not_fill_their_legs_are_refused(disks: list[Path]) -> None:
+    change_all(disks, lambda text: text.replace("stripe_size = 32", "stripe_size = 48"))
+    with pytest.raises(Corrupt, match="stripes of 24576 bytes do not fill"):
+        content(disks, "vg0/str")
+
+
+def test_an_origin_into_which_a_snapshot_is_being_merged_is_refused(disks: list[Path]) -> None:
+    change_all(disks, lambda text: text.replace("cow_store", "merging_store"))
+    with pytest.raises(Unsupported, match="snapshot snap is being merged into it"):
+        content(disks, "vg0/orig")
+    with pytest.raises(Unsupported, match="segment type snapshot"):
+        content(disks, "vg0/snap")
 
 
 # lvs as the oracle: no device mapper is needed to make these.

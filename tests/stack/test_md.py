@@ -151,6 +151,7 @@ def put(code: str, offset: int, value: int) -> Callable[[bytearray], None]:
         ("<Q", 128, 1 << 40, "do not fit on the device"),
         ("<Q", 136, 1 << 63, "do not fit on the device"),
         ("<Q", 80, 1 << 62, "do not fit on the device"),
+        ("<Q", 80, 7000, r"\d+ bytes of data, 3584000 of array"),
         ("<I", 92, 0, "0 devices"),
         ("<I", 220, 5000, "room for 5000 devices"),
     ],
@@ -195,9 +196,48 @@ def test_a_raid0_of_unequal_members_needs_to_know_its_layout(tmp_path: Path) -> 
         content(disks, None)
 
 
-def test_the_two_layouts_differ() -> None:
+@pytest.mark.parametrize(("case", "other"), [("md-0-original", 2), ("md-0-alternate", 1)])
+def test_the_two_layouts_of_unequal_members_differ(tmp_path: Path, case: str, other: int) -> None:
     """Else the tests of either would show nothing."""
-    assert truth("md-0-original") != truth("md-0-alternate")
+    disks = unpack(case, tmp_path)
+    for disk in disks:
+        change(disk, 4096, put("<i", 76, other))
+    assert sha256(disks) != truth(case)
+
+
+def test_a_member_that_a_newer_superblock_calls_failed_is_refused(tmp_path: Path) -> None:
+    """Also within the kernel's margin of one event."""
+    disks = unpack("md-1-12", tmp_path)
+
+    def failed(block: bytearray) -> None:
+        struct.pack_into("<Q", block, 200, struct.unpack_from("<Q", block, 200)[0] + 1)
+        struct.pack_into("<H", block, 258, 0xFFFE)
+
+    change(disks[0], 4096, failed)
+    with pytest.raises(NeedsRecovery, match="2: a newer superblock says that it failed"):
+        content(disks, None)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(offset=st.integers(0, 4095))
+def test_a_090_superblock_with_a_changed_byte_is_refused(tmp_path: Path, offset: int) -> None:
+    folder = tmp_path / "disks"
+    disk = (sorted(folder.iterdir()) if folder.exists() else unpack("md-1-090", folder))[0]
+    at = (disk.stat().st_size & ~0xFFFF) - 0x10000 + offset
+    if offset < 8:
+        return  # without its magic or version it is none
+    with disk.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 0x10]))
+    try:
+        with pytest.raises(Corrupt, match="checksum mismatch"):
+            content([disk], None)
+    finally:
+        with disk.open("r+b") as file:
+            file.seek(at)
+            file.write(byte)
 
 
 def test_members_that_contradict_one_another_are_refused(tmp_path: Path) -> None:

@@ -88,6 +88,17 @@ def test_a_file_system_on_a_disk_that_once_had_partitions_is_not_guessed(tmp_pat
     assert content([path], "0", raw=False) == path.read_bytes()
 
 
+def test_the_code_in_a_boot_sector_is_no_partition_table(tmp_path: Path) -> None:
+    path = blank(tmp_path / "floppy", 8 << 20)
+    with path.open("r+b") as file:
+        file.seek(54)
+        file.write(b"FAT16   ")
+        file.seek(446)
+        file.write(bytes(8) + b"\x01\0\0\0\x02\0\0\0" + bytes(48) + b"\x55\xaa")
+
+    assert content([path], None, raw=False) == path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("offset", "magic", "kind"),
     [
