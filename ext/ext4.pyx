@@ -1,4 +1,4 @@
-"""ext4 maps an ext4 file system read raw: attributes, extents, extended attributes and names. It reads no file data.
+"""ext4 maps an ext2, ext3 or ext4 file system read raw: attributes, extents, xattrs and names. It reads no file data.
 
 Passes: group descriptors; inode tables in order with the extent trees below them; symlink targets, extended attribute
 blocks and values; directories from the root downward. Each has many large requests in flight, never a file at a time.
@@ -86,7 +86,7 @@ cdef double now() noexcept nogil:
 
 
 cdef class Ext4(Filesystem):
-    """An ext4 file system on a device, for mapping. One thread at a time.
+    """An ext2, ext3 or ext4 file system on a device, for mapping. One thread at a time.
 
     ``frozen``: the caller knows that it was frozen (or unmounted) when the mirror was split; only a file system without
     a journal needs it, which looks crashed otherwise. ``live``: the device is in use; the map is a hint that must be
