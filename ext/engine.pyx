@@ -15,7 +15,10 @@ from splitreel.core.device cimport AlignedBuffer, BlockDevice, BufferRing, raise
 from splitreel.core.fault cimport (
     FAULT_ALIGNMENT, FAULT_IO, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault, set_os_fault,
 )
-from splitreel.core.readpool cimport MOST_DEPTH, next_read, pool_close, pool_open, pool_pop, pool_push, request_t
+from splitreel.core.readpool cimport (
+    MOST_DEPTH, advance_read, next_read, pool_close, pool_open, pool_pop, pool_push, read_step_t, request_t,
+)
+from splitreel.core.spantable cimport MOST_VECTORS, iovec
 
 
 cdef extern from "uring.h" nogil:
@@ -24,6 +27,7 @@ cdef extern from "uring.h" nogil:
     int uring_open(uring_t* uring, unsigned int depth)
     void uring_close(uring_t* uring)
     int uring_queue(uring_t* uring, int fd, void* destination, uint32_t size, uint64_t offset, uint64_t id)
+    int uring_queue_vectors(uring_t* uring, int fd, const iovec* vectors, uint32_t count, uint64_t offset, uint64_t id)
     int uring_queue_nothing(uring_t* uring, uint64_t id)
     int uring_submit(uring_t* uring, unsigned int wait)
     int uring_next(uring_t* uring, uint64_t* id, int* result)
@@ -46,15 +50,6 @@ cdef void advance_request(request_t* request, uint32_t got, uint32_t alignment) 
     request.done += got
     if request.done < request.wanted and (got == 0 or request.done % alignment != 0):
         request.os_errno = EIO                       # the device ends here
-
-
-cdef void advance_piece(request_t* request, uint32_t got) noexcept nogil:
-    # A read may bring more than the piece, whose end need not be aligned: what follows it is read after.
-    cdef uint32_t part = min(got, request.piece)
-    request.done += part
-    request.piece -= part
-    if request.piece != 0 and (got == 0 or got % request.alignment != 0):
-        request.os_errno = EIO                       # its source ends here
 
 
 @cython.no_gc_clear  # what is read into must outlive the wait in __dealloc__
@@ -127,6 +122,8 @@ cdef class ReadEngine:
         self.free_count = self.depth
         if self.spans is not None:
             self.table = &self.spans.table
+            if self.table.stripe_count != 0:
+                self.vectors = <iovec*>calloc(<size_t>self.depth * MOST_VECTORS, sizeof(iovec))
         else:
             self.fd = fcntl(device.fd, F_DUPFD_CLOEXEC, 0)
             if self.fd < 0:
@@ -176,6 +173,8 @@ cdef class ReadEngine:
         request.destination = destination
         request.size = request.wanted = size
         request.tag = tag
+        if self.vectors != NULL:
+            request.vectors = self.vectors + <size_t>slot * MOST_VECTORS
         # An image whose size is no multiple of the block size ends inside its last block.
         if offset < self.device_size and self.device_size - offset < size < self.device_size - offset + self.block_size:
             request.wanted = <uint32_t>(self.device_size - offset)
@@ -200,12 +199,14 @@ cdef class ReadEngine:
     cdef int queue_piece(self, uint32_t slot) noexcept nogil:
         # The next piece of a request to a spanned device; finish() comes back for the others.
         cdef request_t* request = &self.requests[slot]
-        cdef uint64_t physical = 0
-        cdef int fd = -1
-        cdef uint32_t size = next_read(self.table, request, &fd, &physical)
-        if size == 0:
-            return uring_queue_nothing(<uring_t*>self.uring, slot)
-        return uring_queue(<uring_t*>self.uring, fd, request.destination + request.done, size, physical, slot)
+        cdef uring_t* uring = <uring_t*>self.uring
+        cdef read_step_t step
+        next_read(self.table, request, &step)
+        if step.size == 0:
+            return uring_queue_nothing(uring, slot)
+        if step.vector_count != 0:
+            return uring_queue_vectors(uring, step.fd, request.vectors, step.vector_count, step.physical, slot)
+        return uring_queue(uring, step.fd, request.destination + request.done, step.size, step.physical, slot)
 
     cdef int flush(self, fault_t* fault) noexcept nogil:
         cdef int rc = 0
@@ -264,7 +265,7 @@ cdef class ReadEngine:
         else:
             request.retries = 0
             if self.table != NULL:
-                advance_piece(request, <uint32_t>result)
+                advance_read(request, <uint32_t>result)
             else:
                 advance_request(request, <uint32_t>result, self.alignment)
         if request.os_errno != 0 or request.done >= request.wanted:
@@ -301,6 +302,7 @@ cdef class ReadEngine:
             free(self.uring)
             free(self.requests)
             free(self.free_slots)
+            free(self.vectors)
         if self.fd >= 0:
             c_close(self.fd)
         self.is_open = False
@@ -311,6 +313,7 @@ cdef class ReadEngine:
         self.pool = NULL
         self.requests = NULL
         self.free_slots = NULL
+        self.vectors = NULL
         self.free_count = 0
 
     def read_into(self, BufferRing ring not None, uint64_t index, uint64_t offset, uint32_t size, uint64_t tag):

@@ -3,13 +3,15 @@
 One mutex guards two rings of slots: queued and done. Workers hold it only to take a slot and to give it back.
 """
 
-from libc.errno cimport EIO, ENOMEM
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, EIO, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from splitreel.core.device cimport pread_full
-from splitreel.core.spantable cimport SPAN_LINEAR, SPAN_MEMORY, next_piece, piece_descriptor, span_piece_t
+from splitreel.core.spantable cimport (
+    SPAN_LINEAR, SPAN_MEMORY, iovec, next_piece, piece_descriptor, read_leg, span_piece_t, stripe_group,
+)
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -30,6 +32,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t* condition, pthread_mutex_t* mutex)
     int pthread_cond_signal(pthread_cond_t* condition)
     int pthread_cond_broadcast(pthread_cond_t* condition)
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t preadv(int fd, const iovec* vectors, int count, int64_t offset)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
@@ -64,42 +69,100 @@ cdef struct pool_t:
     uint32_t worker_count
 
 
-cdef uint32_t next_read(const span_table_t* table, request_t* request, int* fd, uint64_t* physical) noexcept nogil:
+cdef bint next_leg(const span_table_t* table, request_t* request, uint64_t size, read_step_t* step) noexcept nogil:
+    # One read for all that a leg holds of a request, not one for each stripe: by stripes of 64 KiB a stream took twice
+    # as long. Whatever is unusual is left to the reads piece by piece.
+    cdef uint64_t offset = request.offset + request.done
+    cdef uint8_t* destination = request.destination + request.done
+    cdef span_piece_t piece
+    if request.group == 0:
+        request.group = <uint32_t>stripe_group(table, offset, size, &request.legs_left)
+    if request.group == 0:
+        return False
+    request.piece = <uint32_t>read_leg(table, offset, request.group, request.legs_left - 1, destination,
+                                       request.vectors, &step.vector_count, &piece)
+    if request.piece == 0:
+        request.single = request.done + request.group
+        request.group = 0
+        return False
+    step.fd = table.sources[piece.source].fd
+    step.physical = piece.physical
+    step.size = request.piece
+    return True
+
+
+cdef void next_read(const span_table_t* table, request_t* request, read_step_t* step) noexcept nogil:
     cdef span_piece_t piece
     cdef uint8_t* destination
-    cdef uint64_t offset
+    cdef uint64_t offset, size
+    step.size = 0
     while request.done < request.wanted:
         offset = request.offset + request.done
         if offset >= table.size:
             request.os_errno = EIO
-            return 0
+            return
+        size = min(<uint64_t>(request.wanted - request.done), table.size - offset)
+        if request.vectors != NULL and request.done >= request.single and next_leg(table, request, size, step):
+            return
+        step.vector_count = 0
         destination = request.destination + request.done
-        next_piece(table, offset, min(<uint64_t>(request.wanted - request.done), table.size - offset), &piece)
+        next_piece(table, offset, size, &piece)
         if piece.kind == SPAN_LINEAR:
-            fd[0] = piece_descriptor(table, &piece, destination, &request.alignment)
-            physical[0] = piece.physical
+            step.fd = piece_descriptor(table, &piece, destination, &request.alignment)
+            step.physical = piece.physical
+            step.size = <uint32_t>(piece.size + request.alignment - 1) & ~(request.alignment - 1)
             request.piece = <uint32_t>piece.size
-            return (request.piece + request.alignment - 1) & ~(request.alignment - 1)
+            return
         if piece.kind == SPAN_MEMORY:
             memcpy(destination, piece.bytes, piece.size)
         else:
             memset(destination, 0, piece.size)
         request.done += <uint32_t>piece.size
-    return 0
+
+
+cdef void advance_leg(request_t* request, uint32_t got) noexcept nogil:
+    # A leg that was read in part is read again piece by piece, and the others with it.
+    if got < request.piece:
+        request.single = request.done + request.group
+        request.group = 0
+    else:
+        request.legs_left -= 1
+        if request.legs_left == 0:
+            request.done += request.group
+            request.group = 0
+    request.piece = 0
+
+
+cdef void advance_read(request_t* request, uint32_t got) noexcept nogil:
+    # A read may bring more than the piece, whose end need not be aligned: what follows it is read after.
+    cdef uint32_t part = min(got, request.piece)
+    if request.group != 0:
+        advance_leg(request, got)
+        return
+    request.done += part
+    request.piece -= part
+    if request.piece != 0 and (got == 0 or got % request.alignment != 0):
+        request.os_errno = EIO                       # its source ends here
 
 
 cdef void pool_read_spans(const span_table_t* table, request_t* request) noexcept nogil:
-    cdef uint64_t physical = 0
+    cdef read_step_t step
     cdef int64_t got
-    cdef int fd = -1
-    cdef uint32_t size = next_read(table, request, &fd, &physical)
-    while size != 0:
-        got = pread_full(fd, request.destination + request.done, size, physical, request.alignment)
-        if got < <int64_t>request.piece:
-            request.os_errno = <int>-got if got < 0 else EIO
-            return
-        request.done += request.piece
-        size = next_read(table, request, &fd, &physical)
+    next_read(table, request, &step)
+    while step.size != 0 and request.os_errno == 0:
+        if step.vector_count != 0:
+            got = preadv(step.fd, request.vectors, <int>step.vector_count, <int64_t>step.physical)
+            if got < 0 and errno != EINTR:
+                request.os_errno = errno
+        else:
+            got = pread_full(step.fd, request.destination + request.done, step.size, step.physical,
+                             request.alignment)
+            if got < 0:
+                request.os_errno = <int>-got
+        if got >= 0:
+            advance_read(request, <uint32_t>got)
+        if request.os_errno == 0:
+            next_read(table, request, &step)
 
 
 cdef void pool_read(pool_t* pool, request_t* request) noexcept nogil:

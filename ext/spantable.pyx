@@ -95,6 +95,49 @@ cdef void next_piece(const span_table_t* table, uint64_t offset, uint64_t size, 
     piece.bytes = table.bytes + at if span.kind == SPAN_MEMORY else NULL
 
 
+cdef uint64_t stripe_group(const span_table_t* table, uint64_t offset, uint64_t size,
+                           uint32_t* leg_count) noexcept nogil:
+    cdef size_t index = find_span(table, offset)
+    cdef const stripe_t* stripe
+    if table.spans[index].kind != SPAN_STRIPED:
+        return 0
+    stripe = &table.stripes[table.spans[index].index]
+    size = min(size, span_end(table, index) - offset)
+    if size // stripe.stripe_size <= stripe.leg_count:
+        return 0
+    leg_count[0] = stripe.leg_count
+    return min(size, stripe.stripe_size * stripe.leg_count * (MOST_VECTORS - 1))
+
+
+cdef uint64_t read_leg(const span_table_t* table, uint64_t offset, uint64_t size, uint32_t leg, uint8_t* destination,
+                       iovec* vectors, uint32_t* vector_count, span_piece_t* piece) noexcept nogil:
+    cdef size_t index = find_span(table, offset)
+    cdef const span_t* span = &table.spans[index]
+    cdef const stripe_t* stripe = &table.stripes[span.index]
+    cdef uint64_t at = span.physical + (offset - span.start)
+    cdef uint64_t first = at // stripe.stripe_size
+    cdef uint64_t number = first + (leg + stripe.leg_count - first % stripe.leg_count) % stripe.leg_count
+    cdef uint64_t begin = max(number * stripe.stripe_size, at)
+    cdef uint64_t address = (table.legs[stripe.first_leg + leg] + number // stripe.leg_count * stripe.stripe_size
+                             + (begin - number * stripe.stripe_size))
+    cdef uint64_t end, total = 0, mixed = 0
+    vector_count[0] = 0
+    while begin < at + size:
+        end = min((number + 1) * stripe.stripe_size, at + size)
+        vectors[vector_count[0]].iov_base = destination + (begin - at)
+        vectors[vector_count[0]].iov_len = end - begin
+        mixed |= <uint64_t>(destination + (begin - at)) | (end - begin)
+        vector_count[0] += 1
+        total += end - begin
+        number += stripe.leg_count
+        begin = number * stripe.stripe_size
+    next_piece(table, address, total, piece)
+    if piece.kind != SPAN_LINEAR or piece.size != total:
+        return 0
+    mixed |= piece.physical
+    return total if mixed & (table.sources[piece.source].alignment - 1) == 0 else 0
+
+
 cdef int piece_descriptor(const span_table_t* table, const span_piece_t* piece, const void* destination,
                           uint32_t* alignment) noexcept nogil:
     cdef const span_source_t* source = &table.sources[piece.source]

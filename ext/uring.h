@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #ifdef SPLITREEL_HAVE_LIBURING
 
@@ -40,6 +41,17 @@ static inline int uring_queue(uring_t *u, int fd, void *destination, uint32_t si
     if (sqe == NULL)
         return -EBUSY;
     io_uring_prep_read(sqe, fd, destination, size, offset);
+    sqe->user_data = id;
+    return 0;
+}
+
+/* The same into several places. The vectors must stay until it is complete. */
+static inline int uring_queue_vectors(uring_t *u, int fd, const struct iovec *vectors, uint32_t count, uint64_t offset,
+                                      uint64_t id) {
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    if (sqe == NULL)
+        return -EBUSY;
+    io_uring_prep_readv(sqe, fd, vectors, count, offset);
     sqe->user_data = id;
     return 0;
 }
@@ -81,6 +93,10 @@ typedef struct {
 static inline int uring_open(uring_t *u, unsigned depth) { return -ENOSYS; }
 static inline void uring_close(uring_t *u) {}
 static inline int uring_queue(uring_t *u, int fd, void *destination, uint32_t size, uint64_t offset, uint64_t id) {
+    return -ENOSYS;
+}
+static inline int uring_queue_vectors(uring_t *u, int fd, const struct iovec *vectors, uint32_t count, uint64_t offset,
+                                      uint64_t id) {
     return -ENOSYS;
 }
 static inline int uring_queue_nothing(uring_t *u, uint64_t id) { return -ENOSYS; }

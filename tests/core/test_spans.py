@@ -463,17 +463,19 @@ def test_a_source_that_shrank(images: list[Path], tmp_path: Path, kind: str) -> 
     """Beyond its new end is an error of that request, and is told as what it is."""
     path = tmp_path / "image"
     path.write_bytes(NOISES[0].tobytes())
+    stripes = Striped(64 * KIB, 4 * KIB, [(0, 0), (0, 90 * KIB)])
     with BlockDevice(path) as source:
-        device = SpannedDevice([source], [Linear(64 * KIB, 0, 64 * KIB), Linear(64 * KIB, 0, 0)], path="v")
+        device = SpannedDevice([source], [Linear(64 * KIB, 0, 64 * KIB), Linear(64 * KIB, 0, 0), stripes], path="v")
     os.truncate(path, 96 * KIB + 100)
+    wanted = [(0, 32), (28, 8), (60, 8), (64, 64), (128, 64), (128, 12), (128, 16)]
     with opened(device, kind) as engine:
-        got = engine.read_batch([(0, 32 * KIB), (28 * KIB, 8 * KIB), (60 * KIB, 8 * KIB), (64 * KIB, 64 * KIB)])
+        got = engine.read_batch([(at * KIB, size * KIB) for at, size in wanted])
     with pytest.raises(errors.DeviceError, match=f"image at byte {96 * KIB + 100}: it has shrunk") as caught:
         device.pread(0, 64 * KIB)
     assert caught.value.offset == 32 * KIB + 100
     device.close()
 
-    assert [code for code, _ in got] == [0, errno.EIO, errno.EIO, 0]
+    assert [code for code, _ in got] == [0, errno.EIO, errno.EIO, 0, errno.EIO, 0, errno.EIO]
 
 
 @pytest.mark.root

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from splitreel.core.device cimport AlignedBuffer, BlockDevice
 from splitreel.core.fault cimport fault_t
 from splitreel.core.readpool cimport pool_t, request_t
-from splitreel.core.spantable cimport SpanTable, span_table_t
+from splitreel.core.spantable cimport SpanTable, iovec, span_table_t
 
 cdef struct read_completion_t:
     uint64_t tag
@@ -37,6 +37,7 @@ cdef class ReadEngine:
     cdef uint32_t alignment                        # of where a short read may go on; 1 when not direct
     cdef request_t* requests
     cdef uint32_t* free_slots
+    cdef iovec* vectors                            # MOST_VECTORS for each request to a device in stripes; else NULL
     cdef uint32_t free_count
     cdef void* uring                               # one of these two is set
     cdef pool_t* pool

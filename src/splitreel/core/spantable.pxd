@@ -7,6 +7,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.fault cimport fault_t
 
+cdef extern from "<sys/uio.h>" nogil:
+    ctypedef struct iovec "struct iovec":
+        void* iov_base
+        size_t iov_len
+
+cdef enum:
+    MOST_VECTORS = 64
+
 cdef enum span_kind_t:
     SPAN_LINEAR                                    # of a source, from physical on
     SPAN_ZERO
@@ -65,6 +73,14 @@ cdef void next_piece(const span_table_t* table, uint64_t offset, uint64_t size, 
 # alignment: 1 for one that is not direct.
 cdef int piece_descriptor(const span_table_t* table, const span_piece_t* piece, const void* destination,
                           uint32_t* alignment) noexcept nogil
+# How many bytes from offset on, at most size, stand in stripes of which a leg holds several in a row: these can be read
+# leg by leg, as read_leg says; 0: piece by piece. Never so many that a leg needs more than MOST_VECTORS.
+cdef uint64_t stripe_group(const span_table_t* table, uint64_t offset, uint64_t size,
+                           uint32_t* leg_count) noexcept nogil
+# What one leg holds of a group: a run on one source, to go to memory piece by piece. Returns its bytes; 0 when that leg
+# is no single run, or not aligned as its source needs it.
+cdef uint64_t read_leg(const span_table_t* table, uint64_t offset, uint64_t size, uint32_t leg, uint8_t* destination,
+                       iovec* vectors, uint32_t* vector_count, span_piece_t* piece) noexcept nogil
 # The first address of a table at which legs may stand: the same in every table that a span is taken over from or to.
 cdef uint64_t hidden_start(const span_table_t* table) noexcept nogil
 
