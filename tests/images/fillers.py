@@ -197,6 +197,13 @@ def names_by_thousands(root: Path, block_size: int) -> None:
         os.link(folder / "file", f"{folder}/{number:06}{'n' * 249}")
 
 
+def spread(root: Path, block_size: int) -> None:
+    """Directories at the top, which both families put into groups of their own, and a file in each."""
+    for number in range(150):
+        below = folder_of(root, f"spread{number}")
+        (below / "file").write_bytes(pattern(3 * block_size, number))
+
+
 def many_directories(root: Path, block_size: int) -> None:
     """More directories in one than a link count holds: it is 1 from then on."""
     folder = folder_of(root, "many_directories")

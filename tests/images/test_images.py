@@ -137,6 +137,26 @@ def test_a_hole_that_mke2fs_marks_as_inline_data_is_a_hole(folder: Path) -> None
     assert {entries[path].content for path in truth if path.startswith(b"hole")} == {oracle.Digest().hexdigest()}
 
 
+VAST = {
+    "ext4": "mke2fs -q -F -t ext4 -O ^resize_inode,^has_journal,bigalloc -C 1048576 -N 50000 -E nodiscard",
+    "xfs": "mkfs.xfs -q -f -l size=64m -d agcount=40",
+}
+
+
+@pytest.mark.parametrize("kind", VAST)
+def test_blocks_beyond_what_32_bits_count(kind: str, folder: Path) -> None:
+    """File systems of 18 TiB, as sparse files on XFS: directories and files are spread over all of them."""
+    host = replace(next(image for image in XFS_IMAGES if image.name == "xfs_default"), megabytes=1500)
+    image = Image(kind, tuple(VAST[kind].split()), 4096, (fillers.spread,), megabytes=18 << 20)
+    build.format_image(host, folder / "host")
+    with ext4_images.mounted(folder / "host") as point:
+        made = build.make(replace(image, read_only="ro"), point / "vast")
+        compare(made)
+    beyond = [entry for entry in made.truth.values() if any(extent[1] >> 44 for extent in entry.extents or ())]
+
+    assert len(beyond) > 3
+
+
 def test_what_is_encrypted_is_told_and_never_passes_for_a_file(folder: Path) -> None:
     """The directory is there and damaged, with what is below it counted; everything else is read."""
     image = next(image for image in EXT_IMAGES if image.name == "ext4_encrypt")
