@@ -197,13 +197,21 @@ cdef class Editor:
 
     # Inodes and group descriptors.
 
-    cdef ext4_inode_t* inode(self, uint32_t number) except NULL:
-        cdef uint32_t size = self.geometry.block_size
-        cdef uint64_t offset
+    cdef uint64_t place(self, uint32_t number) except? 0:
+        """Offset of an inode on the device."""
+        cdef uint64_t offset = 0
         cdef fault_t fault
         if find_inode(self.device, &self.geometry, number, &offset, &fault) < 0:
             raise_fault(&fault)
-        return <ext4_inode_t*>(self.edit(offset // size) + offset % size)
+        return offset
+
+    cdef const ext4_inode_t* look_at(self, uint32_t number) except NULL:
+        cdef uint64_t offset = self.place(number)
+        return <const ext4_inode_t*>(self.look(offset // self.geometry.block_size) + offset % self.geometry.block_size)
+
+    cdef ext4_inode_t* inode(self, uint32_t number) except NULL:
+        cdef uint64_t offset = self.place(number)
+        return <ext4_inode_t*>(self.edit(offset // self.geometry.block_size) + offset % self.geometry.block_size)
 
     cdef int seal_inode(self, uint32_t number) except -1:
         cdef ext4_inode_t* inode = self.inode(number)
@@ -226,7 +234,7 @@ cdef class Editor:
         cdef const ext4_inode_t* inode
         if number > self.geometry.inode_count or (number < self.geometry.first_ino and number != EXT4_ROOT_INO):
             return False
-        inode = self.inode(number)
+        inode = self.look_at(number)
         return inode.i_links_count != 0 and known_type(ext4_le16(inode.i_mode))
 
     cdef uint8_t* descriptor(self, uint64_t group) except NULL:

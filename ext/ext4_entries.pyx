@@ -63,7 +63,7 @@ cdef uint32_t leaf_end(Editor editor) noexcept nogil:
 
 
 cdef uint64_t block_count(Editor editor, uint32_t directory) except? 0:
-    cdef const ext4_inode_t* inode = editor.inode(directory)
+    cdef const ext4_inode_t* inode = editor.look_at(directory)
     cdef uint32_t flags = ext4_le32(inode.i_flags)
     if flags & (EXT4_INLINE_DATA_FL | EXT4_CASEFOLD_FL | EXT4_ENCRYPT_FL):
         editor.fail(FAULT_NEEDS_RECOVERY, directory,
@@ -152,7 +152,7 @@ cdef int remove_name(Editor editor, uint32_t directory, bytes name) except -1:
 
 
 cdef int write_entry(Editor editor, ext4_dir_entry_t* entry, bytes name, uint32_t number) except -1:
-    cdef uint8_t kind = FILE_TYPES[ext4_le16(editor.inode(number).i_mode) >> 12]
+    cdef uint8_t kind = FILE_TYPES[ext4_le16(editor.look_at(number).i_mode) >> 12]
     entry.inode = ext4_le32(number)
     entry.name_len = <uint8_t>len(name)
     entry.file_type = kind if editor.geometry.filetype else <uint8_t>0
@@ -187,7 +187,7 @@ cdef bint add_to_leaf(Editor editor, uint32_t directory, uint64_t block, bint ha
 
 cdef int add_name(Editor editor, uint32_t directory, bytes name, uint32_t number) except -1:
     cdef FileMap map = editor.map_of(directory)
-    cdef bint hashed = ext4_le32(editor.inode(directory).i_flags) & EXT4_INDEX_FL != 0
+    cdef bint hashed = ext4_le32(editor.look_at(directory).i_flags) & EXT4_INDEX_FL != 0
     cdef uint64_t count = block_count(editor, directory), logical, block
     for logical in range(hashed, count):           # the first block of a hash tree is its root
         block = map.place(logical)

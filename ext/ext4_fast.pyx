@@ -247,7 +247,7 @@ cdef class FastCommits:
         return 0
 
     cdef bint is_directory(self, uint32_t number) except -1:
-        return ext4_le16(self.editor.inode(number).i_mode) & S_IFMT == S_IFDIR
+        return ext4_le16(self.editor.look_at(number).i_mode) & S_IFMT == S_IFDIR
 
     cdef int set_links(self, uint32_t number, uint32_t count) except -1:
         self.editor.inode(number).i_links_count = ext4_le16(<uint16_t>count)

@@ -330,6 +330,7 @@ cdef class Recovery:
         cdef uint32_t magic = jbd2_be32(<uint32_t>JBD2_MAGIC)
         cdef const journal_copy_t* copies = self.journal.copies
         cdef size_t i = 0, count
+        cdef int rc
         while i < self.journal.copy_count:
             from_offset = self.journal.offset_of(copies[i].place)
             count = 1
@@ -337,9 +338,11 @@ cdef class Recovery:
                    and self.journal.offset_of(copies[i + count].place) == from_offset + count * size):
                 count += 1
             if self.external:
-                over.replace_source(copies[i].block * size, count * size, 0, from_offset, fault)
+                rc = over.replace_source(copies[i].block * size, count * size, 0, from_offset, fault)
             else:
-                over.replace(copies[i].block * size, count * size, from_offset, fault)
+                rc = over.replace(copies[i].block * size, count * size, from_offset, fault)
+            if rc < 0:
+                return rc
             i += count
         for i in range(self.journal.copy_count):
             if copies[i].escaped and over.replace_bytes(copies[i].block * size, 4, <const uint8_t*>&magic, fault) < 0:

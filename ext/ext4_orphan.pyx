@@ -29,6 +29,7 @@ cdef enum:
     ORPHAN_MAGIC = 0x0B10CA04
     TAIL = 8                                       # bytes: magic, checksum
     MAX_BLOCK = 0xFFFFFFFF
+    MOST_ORPHANS = 1 << 20
     DIRECT = 12
     LEVELS = 3
     FAST_SYMLINK_SIZE = 60
@@ -43,13 +44,13 @@ cdef bint can_have(Editor editor, uint32_t number) noexcept nogil:
 
 
 cdef list chained(Editor editor, uint32_t number):
-    """The chain, as far as it is one."""
+    """The chain, as far as it is one, and no longer than any crash leaves it."""
     cdef list found = []
     seen = set()
-    while can_have(editor, number) and number not in seen:
+    while can_have(editor, number) and number not in seen and len(found) < MOST_ORPHANS:
         found.append(number)
         seen.add(number)
-        number = ext4_le32(editor.inode(number).i_dtime)
+        number = ext4_le32(editor.look_at(number).i_dtime)
     return found
 
 
@@ -110,7 +111,7 @@ cdef int cut_orphans(Editor editor, const ext4_superblock_t* superblock) except 
 
 cdef bint cut_file(Editor editor, uint32_t number) except -1:
     """Unmaps what lies behind the end of a file. A map that is damaged stays so: the file is reported."""
-    cdef const ext4_inode_t* inode = editor.inode(number)
+    cdef const ext4_inode_t* inode = editor.look_at(number)
     cdef uint32_t flags = ext4_le32(inode.i_flags), kind = ext4_le16(inode.i_mode) & S_IFMT
     cdef uint64_t size = inode_size(&editor.geometry, inode), block_size = editor.geometry.block_size
     cdef uint64_t limit = min(size // block_size + (size % block_size != 0), <uint64_t>MAX_BLOCK)
@@ -130,8 +131,8 @@ cdef bint cut_tree(Editor editor, uint32_t number, uint64_t limit) except -1:
     cdef int rc
     if number not in editor.maps:
         memset(&extents, 0, sizeof(extents))
-        rc = list_extents(editor.device, &editor.geometry, number, <const uint8_t*>editor.inode(number), &extents, NULL,
-                          &fault)
+        rc = list_extents(editor.device, &editor.geometry, number, <const uint8_t*>editor.look_at(number), &extents,
+                          NULL, &fault)
         free_extents(&extents)
         if rc < 0:
             return False

@@ -50,7 +50,7 @@ class Log:
 
 
 class Writer:
-    """An image made by mke2fs with 1024-byte blocks and without metadata checksums, and its journal."""
+    """An image made by mke2fs without metadata checksums, and its journal."""
 
     def __init__(self, image: Path, log: Log) -> None:
         self.image = image
@@ -61,8 +61,9 @@ class Writer:
         nodes = re.findall(r"\(ETB\d+\):(\d+)|\([DT]?IND\):(\d+)", done.stdout)
         self.places = [place for place in places if str(place) not in {word for pair in nodes for word in pair}]
         self.file = open(image, "r+b")  # noqa: SIM115  (run closes it)
+        self.file.seek(1024 + 0x18)
+        self.size = 1024 << struct.unpack("<I", self.file.read(4))[0]
         self.superblock = bytearray(self.read(0))
-        self.size = struct.unpack_from(">I", self.superblock, 0xC)[0]
         self.last = struct.unpack_from(">I", self.superblock, 0x10)[0]
         self.uuid = bytes(self.superblock[0x30:0x40])
         self.seed = crc32c(self.uuid)
@@ -73,11 +74,11 @@ class Writer:
         self.descriptors: list[int] = []
 
     def read(self, place: int) -> bytes:
-        self.file.seek(self.places[place] * 1024)
-        return self.file.read(1024)
+        self.file.seek(self.places[place] * self.size)
+        return self.file.read(self.size)
 
     def write(self, place: int, data: bytes) -> None:
-        self.file.seek(self.places[place] * 1024)
+        self.file.seek(self.places[place] * self.size)
         self.file.write(data)
 
     def append(self, data: bytes) -> int:
@@ -121,7 +122,7 @@ class Writer:
         head[0x50] = 4 if log.incompat & CHECKSUMS else 0
         head[0xFC:0x100] = bytes(4)
         if log.incompat & CHECKSUMS:
-            head[0xFC:0x100] = WORD.pack(crc32c(bytes(head)))
+            head[0xFC:0x100] = WORD.pack(crc32c(bytes(head[:1024])))
         self.write(0, bytes(head))
 
     def transaction(self, transaction: Transaction) -> None:
@@ -215,7 +216,7 @@ class Writer:
     def flip(self, place: int, offset: int) -> None:
         """Turn one bit of a block of the journal, after run."""
         with open(self.image, "r+b") as file:
-            file.seek(self.places[place] * 1024 + offset)
+            file.seek(self.places[place] * self.size + offset)
             byte = file.read(1)[0]
             file.seek(-1, os.SEEK_CUR)
             file.write(bytes((byte ^ 1,)))

@@ -34,8 +34,11 @@ cdef class Editor:
     cdef const uint8_t* look(self, uint64_t block) except NULL
     # The same, to be changed; it stays where it is.
     cdef uint8_t* edit(self, uint64_t block) except NULL
-    # An inode in its block, as it is now.
+    # An inode in its block as it is now; borrowed until the next call.
+    cdef const ext4_inode_t* look_at(self, uint32_t number) except NULL
+    # The same, to be changed; it stays where it is.
     cdef ext4_inode_t* inode(self, uint32_t number) except NULL
+    cdef uint64_t place(self, uint32_t number) except? 0
     cdef int seal_inode(self, uint32_t number) except -1          # makes its checksum right
     # Whether the kernel would find an inode of this number while it replays: linked, of a known type, no reserved one.
     cdef bint is_file(self, uint32_t number) except -1
