@@ -29,12 +29,13 @@ class Work:
             (self.hole, 4),
         ]
 
-    def run(self, steps: int) -> None:
+    def run(self, steps: int, after_each: Callable[[], object]) -> None:
         """So many changes; what is open without a name stays so until the end."""
         names, weights = zip(*self.actions, strict=True)
         try:
             for _ in range(steps):
                 self.rng.choices(names, weights)[0]()
+                after_each()
         finally:
             for descriptor in self.open:
                 os.close(descriptor)

@@ -50,10 +50,11 @@ def need_crashes() -> None:
 
 @dataclass(frozen=True)
 class Write:
-    """One request: where it wrote what, or a flush, with ``data`` None."""
+    """One request: where it wrote what, or a flush, with ``data`` None; and where the log ends behind it."""
 
     offset: int
     data: bytes | None
+    log_end: int
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Recorded:
 
     images: list[Path]
     writes: list[list[Write]] = field(default_factory=list)
+    moments: list[tuple[int, ...]] = field(default_factory=list)  # sizes of all logs after each change
 
 
 def read_log(path: Path, size: int) -> list[Write]:
@@ -76,13 +78,13 @@ def read_log(path: Path, size: int) -> list[Write]:
             first, count, flags, _ = struct.unpack("<QQQQ", log.read(32))
             at += SECTOR
             if flags & FLAG_FLUSH:
-                found.append(Write(0, None))
+                found.append(Write(0, None, at))
             elif flags & FLAG_DISCARD:
-                found.append(Write(first * SECTOR, bytes(count * SECTOR)))
+                found.append(Write(first * SECTOR, bytes(count * SECTOR), at))
             else:
                 log.seek(at)
-                found.append(Write(first * SECTOR, log.read(count * SECTOR)))
                 at += count * SECTOR
+                found.append(Write(first * SECTOR, log.read(count * SECTOR), at))
     return found
 
 
@@ -174,25 +176,33 @@ def record(kind: Kind, folder: Path, seed: int, steps: int) -> Recorded:
         command = ["mount", "-t", "ext4", *(["-o", ",".join(options)] if options else [])]
         subprocess.run([*command, devices[0][0], point], check=True)
         try:
-            Work(point, random.Random(seed)).run(steps)
-            sizes = [log.stat().st_size for _, log in devices]
+            logs = [log for _, log in devices]
+            Work(point, random.Random(seed)).run(
+                steps, lambda: recorded.moments.append(tuple(log.stat().st_size for log in logs))
+            )
         finally:
             unmount(point)
-    recorded.writes = [read_log(log, size) for (_, log), size in zip(devices, sizes, strict=True)]
+    recorded.writes = [read_log(log, size) for log, size in zip(logs, recorded.moments[-1], strict=True)]
     return recorded
 
 
 # Crashing.
 
 
-def crash(recorded: Recorded, rng: random.Random, folder: Path) -> list[Path]:
-    """What one crash left. A journal's own device is cut at the same share of its log: no clock is common to both."""
+def cuts(recorded: Recorded, rng: random.Random, earliest: float) -> list[int]:
+    """How many requests of each device a crash lets through: any number, or of two devices as many as at one moment."""
+    if len(recorded.writes) == 1:
+        return [int(len(recorded.writes[0]) * rng.uniform(earliest, 1))]
+    ends = recorded.moments[int(len(recorded.moments) * rng.uniform(earliest, 1))]
+    return [sum(write.log_end <= end for write in writes) for writes, end in zip(recorded.writes, ends, strict=True)]
+
+
+def crash(recorded: Recorded, rng: random.Random, folder: Path, earliest: float = 0.0) -> list[Path]:
+    """The devices as one crash left them, at some time after the earliest share of the work."""
     images = []
-    share = rng.random()
-    for number, (before, writes) in enumerate(zip(recorded.images, recorded.writes, strict=True)):
-        image = folder / f"crashed{number}"
-        shutil.copy(before, image)
-        cut = int(len(writes) * share)
+    for number, cut in enumerate(cuts(recorded, rng, earliest)):
+        image, writes = folder / f"crashed{number}", recorded.writes[number]
+        shutil.copy(recorded.images[number], image)
         flushed = max((i for i in range(cut) if writes[i].data is None), default=-1)
         with open(image, "r+b") as file:
             for index in range(cut):
