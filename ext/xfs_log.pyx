@@ -93,12 +93,13 @@ cdef bint is_header(const xfs_geometry_t* geometry, const uint8_t* block) noexce
 
 
 cdef uint32_t record_crc(const uint8_t* record, uint32_t headers, uint32_t header_size) noexcept nogil:
-    """Of the header without its checksum, the extended headers, the data as they lie in the log."""
+    """Of the header without its checksum, the extended headers that its data need, the data as they lie in the log."""
     cdef uint32_t size = xfs_be32((<const xlog_rec_header_t*>record).h_len)
+    cdef uint32_t needed = min(headers, (size + CYCLE_SPAN - 1) // CYCLE_SPAN)
     cdef uint32_t zero = 0, i
     cdef uint32_t crc = crc32c_update(crc32c_update(0, record, CRC_OFFSET), &zero, 4)
     crc = crc32c_update(crc, record + CRC_OFFSET + 4, header_size - CRC_OFFSET - 4)
-    for i in range(1, headers):
+    for i in range(1, needed):
         crc = crc32c_update(crc, record + i * XLOG_BLOCK, EXTENDED_HEADER)
     return crc32c_update(crc, record + headers * XLOG_BLOCK, size)
 
