@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from splitreel.__main__ import main
 from splitreel.core.device import BlockDevice
 from splitreel.errors import Corrupt, NotFound, SplitreelError, Unsupported, UsageError
-from splitreel.stack import lvm, lvmtext
+from splitreel.stack import lvm, lvmtext, open_volume
 from splitreel.stack.medium import given as medium_of
 from tests.stack.fixture import Truth, truths, unpack
 from tests.stack.lvm_surgery import Area, change_all, crc
@@ -302,6 +303,45 @@ def test_an_origin_into_which_a_snapshot_is_being_merged_is_refused(disks: list[
         content(disks, "vg0/orig")
     with pytest.raises(Unsupported, match="segment type snapshot"):
         content(disks, "vg0/snap")
+
+
+def volume(name: str, segments: list[str], size: int = 1) -> str:
+    """A logical volume's section: segments of ``size`` extents, each given by what follows its type."""
+    parts = "".join(
+        f'segment{index + 1} {{ start_extent={index * size} extent_count={size} type="striped" {segment} }}\n'
+        for index, segment in enumerate(segments)
+    )
+    return f'{name} {{ id="x" status=["READ","VISIBLE"] segment_count={len(segments)}\n{parts}}}\n'
+
+
+def add(disks: list[Path], *volumes: str) -> None:
+    change_all(disks, lambda text: text.replace("logical_volumes {", "logical_volumes {\n" + "".join(volumes)))
+
+
+def test_a_volume_of_a_thousand_segments(disks: list[Path]) -> None:
+    """More than the devices and open files that one volume may lie on: segments on one device share it."""
+    places = [(f"pv{index % 3}", index * 7 % 40) for index in range(1200)]
+    add(disks, volume("many", [f'stripe_count=1 stripes=["{pv}",{extent}]' for pv, extent in places]))
+    begin = re.search(r"pe_start = (\d+)", Area(disks[0]).text)
+    assert begin is not None
+
+    with ExitStack() as held:
+        devices = [held.enter_context(BlockDevice(path)) for path in disks]
+        found = open_volume(devices, "vg0/many")
+        assert found.size == 1200 * 131072
+        for index in (0, 1, 599, 1199):
+            pv, extent = places[index]
+            expected = devices[int(pv[2])].pread(int(begin[1]) * 512 + extent * 131072, 131072)
+            assert found.pread(index * 131072, 131072) == expected
+
+
+def test_volumes_that_multiply_in_one_another_are_refused(disks: list[Path]) -> None:
+    """Twenty legs of twenty legs, and so on: a few lines of metadata for 20 to the 7th stretches."""
+    for level in range(7):
+        legs = ",".join([f'"h{level + 1}",0'] * 20)
+        add(disks, volume(f"h{level}", [f"stripe_count=20 stripe_size=8 stripes=[{legs}]"], 20**4))
+    with pytest.raises(Corrupt, match="h4 lies in 4 others"):
+        content(disks, "vg0/h0")
 
 
 # lvs as the oracle: no device mapper is needed to make these.

@@ -94,7 +94,7 @@ def test_the_code_in_a_boot_sector_is_no_partition_table(tmp_path: Path) -> None
         file.seek(54)
         file.write(b"FAT16   ")
         file.seek(446)
-        file.write(bytes(8) + b"\x01\0\0\0\x02\0\0\0" + bytes(48) + b"\x55\xaa")
+        file.write(bytes(8) + b"\x01\0\0\0\x80\x3e\0\0" + bytes(48) + b"\x55\xaa")
 
     assert content([path], None, raw=False) == path.read_bytes()
 

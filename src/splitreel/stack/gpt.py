@@ -15,7 +15,7 @@ SIGNATURE = b"EFI PART"
 REVISION = 0x00010000
 SMALLEST_HEADER = 92
 SMALLEST_ENTRY = 128
-LARGEST_ARRAY = 1 << 20  # bytes of entries: the specification's 16 KiB hold 128, no tool writes more than 64 KiB
+LARGEST_ARRAY = 1 << 18  # bytes of entries: the specification's 16 KiB hold 128, the kernel knows 256
 NO_TYPE = bytes(16)
 ADVICE = (
     "Check the device with: sgdisk --verify DEVICE (on a copy of the mirror: --backup and --load-backup repair it)."

@@ -14,7 +14,7 @@ from splitreel.stack.lvm import ADVICE, SECTOR, VolumeGroup
 from splitreel.stack.lvmtext import Section
 from splitreel.stack.medium import Area, Medium, common_sector_size, made
 
-DEEPEST = 8  # logical volumes in logical volumes
+DEEPEST = 4  # logical volumes in logical volumes; LVM stacks three
 MOST_SEGMENTS = 1 << 20
 STORES = ("cow_store", "merging_store")  # of a snapshot
 PVMOVE_ADVICE = "Let pvmove end (or pvmove --abort) on the machine it belongs to, then make the mirror again."
@@ -43,6 +43,7 @@ class Mapper:
         self._what = f"volume group {group.name}"
         self.volumes = dict(lvmtext.sections(_optional(group.tree, "logical_volumes")))
         self._open: list[str] = []
+        self._made: dict[str, Medium] = {}
 
     @property
     def _extent(self) -> int:
@@ -112,9 +113,12 @@ class Mapper:
         )
 
     def _medium(self, name: str) -> Medium:
-        """Any logical volume, also one that is part of another."""
-        if name in self._open or len(self._open) > DEEPEST:
-            raise Corrupt(self._what, f"logical volume {name} is part of itself", ADVICE)
+        """Any logical volume, also one that is part of another; each is looked at once, however often it is named."""
+        if name in self._made:
+            return self._made[name]
+        if name in self._open or len(self._open) >= DEEPEST:
+            why = "is part of itself" if name in self._open else f"lies in {len(self._open)} others"
+            raise Corrupt(self._what, f"logical volume {name} {why}", ADVICE)
         self._open.append(name)
         try:
             areas: list[Area] = []
@@ -124,7 +128,8 @@ class Mapper:
         finally:
             self._open.pop()
         sector_size = common_sector_size(medium for medium, _ in areas)
-        return made(areas, spans, f"{self._base}:{self.group.name}/{name}".lstrip(":"), sector_size)
+        self._made[name] = made(areas, spans, f"{self._base}:{self.group.name}/{name}", sector_size)
+        return self._made[name]
 
     def _segments(self, name: str) -> Iterator[Section]:
         volume = self.volumes.get(name)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from splitreel.core.device import BlockDevice
-from splitreel.core.spans import Linear, Span, SpannedDevice
+from splitreel.core.spans import Linear, Span, SpannedDevice, Striped
 
 Area = tuple["Medium", int]  # a medium and the byte in it where something begins
 
@@ -46,9 +46,22 @@ def given(device: BlockDevice) -> Medium:
 
 
 def made(areas: Sequence[Area], spans: Sequence[Span], name: str, sector_size: int) -> Medium:
-    """A medium of stretches of others; ``spans`` count the areas' media from 0 in order, without repetition."""
-    device = SpannedDevice([medium.device for medium, _ in areas], spans, path=name)
-    return Medium(device, name, sector_size)
+    """A medium of stretches of others: the sources of ``spans`` are indexes of ``areas``."""
+    sources: list[BlockDevice] = []
+    found: dict[int, int] = {}  # a volume of thousands of segments lies on a handful of devices
+    for medium, _ in areas:
+        if found.setdefault(id(medium.device), len(sources)) == len(sources):
+            sources.append(medium.device)
+    at = [found[id(medium.device)] for medium, _ in areas]
+    return Medium(SpannedDevice(sources, [_renumbered(span, at) for span in spans], path=name), name, sector_size)
+
+
+def _renumbered(span: Span, at: list[int]) -> Span:
+    if isinstance(span, Linear):
+        return span._replace(source=at[span.source])
+    if isinstance(span, Striped):
+        return span._replace(legs=[(at[source], physical) for source, physical in span.legs])
+    return span
 
 
 def common_sector_size(media: Iterator[Medium]) -> int:
