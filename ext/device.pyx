@@ -322,7 +322,7 @@ cdef class BlockDevice:
             self.close_device()
 
     def fileno(self):
-        """The file descriptor, opened with O_DIRECT where ``direct`` is true; -1 once closed."""
+        """The file descriptor, opened with O_DIRECT where ``direct`` is true; -1 where it has none, or is closed."""
         return self.fd
 
     def __enter__(self):

@@ -7,7 +7,6 @@ BlockDevice. Sources are held by descriptors of its own: they may be closed afte
 from collections import namedtuple
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, qsort, realloc
@@ -15,22 +14,17 @@ from libc.string cimport memcpy, memset, strdup, strlen
 
 from splitreel.core.device cimport BlockDevice, new_bounce, read_range
 from splitreel.core.fault cimport (
-    FAULT_IO, FAULT_LIMIT, FAULT_MISUSE, FAULT_NO_MEMORY, FAULT_SHORT_DEVICE, fault_t, raise_fault, set_fault,
-    set_os_fault,
+    FAULT_LIMIT, FAULT_MISUSE, FAULT_NO_MEMORY, FAULT_SHORT_DEVICE, fault_t, raise_fault, set_fault,
 )
+from splitreel.core.spanjoin cimport import_t, join_legs, join_table, take_spans
 from splitreel.core.spantable cimport (
     SPAN_LINEAR, SPAN_MEMORY, SPAN_STRIPED, SPAN_ZERO, SpanTable, append_bytes, append_leg, append_source, append_span,
-    append_stripe, find_span, hidden_start, next_piece, open_buffered, reserve_leg, span_end, span_piece_t,
-    span_source_t, span_t, span_table_t, stripe_t,
+    append_stripe, hidden_start, next_piece, open_buffered, reserve_leg, span_piece_t, span_source_t, span_table_t,
 )
 
 cdef extern from "Python.h":
     object PyOS_FSPath(object path)
     object PyUnicode_EncodeFSDefault(object text)
-
-cdef extern from "<fcntl.h>" nogil:
-    int fcntl(int fd, int command, ...)
-    const int F_DUPFD_CLOEXEC
 
 cdef enum:
     PATCH_BYTES = 0xFFFFFFFF
@@ -66,66 +60,10 @@ cdef uint64_t leg_size(uint64_t size, uint64_t stripe_size, uint64_t legs, uint6
     """What a striped stretch of a size takes of one of its legs."""
     cdef uint64_t rows = size // stripe_size // legs
     cdef uint64_t rest = size - rows * legs * stripe_size
-    return rows * stripe_size + min(stripe_size, rest - min(rest, number * stripe_size))
-
-
-# Taking over what another table says.
-
-cdef int copy_source(span_table_t* out, const span_source_t* source, fault_t* fault) noexcept nogil:
-    # In the table before it has descriptors, so that these are given back whatever happens.
-    cdef span_source_t copied = source[0]
-    copied.fd = copied.buffered_fd = -1
-    copied.name = NULL
-    if append_source(out, &copied, fault) < 0:
-        return fault.code
-    out.sources[out.source_count - 1].name = strdup(source.name)
-    if out.sources[out.source_count - 1].name == NULL:
-        return set_fault(fault, FAULT_NO_MEMORY, BUILDING, 0, 0, NULL)
-    out.sources[out.source_count - 1].fd = fcntl(source.fd, F_DUPFD_CLOEXEC, 0)
-    if out.sources[out.source_count - 1].fd < 0:
-        return set_os_fault(fault, FAULT_IO, errno, "opening a source of a device", 0)
-    return 0
-
-
-cdef int copy_stripes(span_table_t* out, const span_table_t* table, uint64_t shift, fault_t* fault) noexcept nogil:
-    cdef const stripe_t* stripe
-    cdef uint32_t i, k
-    for i in range(table.stripe_count):
-        stripe = &table.stripes[i]
-        if append_stripe(out, stripe.stripe_size, fault) < 0:
-            return fault.code
-        for k in range(stripe.leg_count):
-            if append_leg(out, table.legs[stripe.first_leg + k] + shift, fault) < 0:
-                return fault.code
-    return 0
-
-
-cdef int take_spans(span_table_t* out, const import_t* item, uint64_t start, uint64_t source, uint64_t size,
-                    fault_t* fault) noexcept nogil:
-    """Appends what stands at an address of an imported table."""
-    cdef const span_table_t* table = item.table
-    cdef const span_t* span
-    cdef size_t index = find_span(table, source)
-    cdef uint64_t part, physical
-    cdef uint32_t number
-    while size > 0:
-        span = &table.spans[index]
-        part = min(size, span_end(table, index) - source)
-        physical = span.physical + (source - span.start)
-        number = span.index
-        if span.kind == SPAN_LINEAR:
-            number += item.first_source
-        elif span.kind == SPAN_STRIPED:
-            number += item.first_stripe
-        elif span.kind == SPAN_MEMORY:
-            physical += item.bytes
-        if append_span(out, start, physical, span.kind, number, fault) < 0:
-            return fault.code
-        start += part
-        source += part
-        size -= part
-        index += 1
-    return 0
+    cdef uint64_t whole = rest // stripe_size
+    if number == whole:
+        return rows * stripe_size + rest % stripe_size
+    return (rows + 1 if number < whole else rows) * stripe_size
 
 
 cdef SpanTable table_of(BlockDevice device):
@@ -215,7 +153,7 @@ cdef class SpannedDevice(BlockDevice):
         self.begin(list(sources), sum(stretch.size for stretch in stretches), path)
         self.lay_stretches(stretches, legs)
         with nogil:
-            rc = self.lay_hidden(&fault)
+            rc = join_legs(&self.spans.table, self.imports, self.import_count, &fault)
         for start, source, physical, size in legs if rc == 0 else []:
             rc = take_spans(&self.spans.table, &self.imports[<size_t>source], start, physical, size, &fault)
             if rc < 0:
@@ -276,31 +214,14 @@ cdef class SpannedDevice(BlockDevice):
         self.kept.append(table)
         if device.spans is None:
             table.table.sources[0].fd = device.fd
-        rc = self.import_table(&table.table, &fault)
+        rc = join_table(&self.spans.table, &table.table, &self.imports[self.import_count], &fault)
         if device.spans is None:
             table.table.sources[0].fd = -1
         if rc < 0:
             raise_fault(&fault)
+        self.import_count += 1
         self.direct = self.direct and device.direct
         self.logical_block_size = max(self.logical_block_size, device.logical_block_size)
-        return 0
-
-    cdef int import_table(self, const span_table_t* table, fault_t* fault) noexcept nogil:
-        cdef span_table_t* out = &self.spans.table
-        cdef import_t* item = &self.imports[self.import_count]
-        cdef uint32_t i
-        item.table = table
-        item.first_source = out.source_count
-        item.first_stripe = out.stripe_count
-        item.bytes = out.bytes_size
-        for i in range(table.source_count):
-            if copy_source(out, &table.sources[i], fault) < 0:
-                return fault.code
-        if (reserve_leg(out, table.end - hidden_start(table), &item.hidden, fault) < 0
-                or copy_stripes(out, table, item.hidden - hidden_start(table), fault) < 0
-                or append_bytes(out, table.bytes, table.bytes_size, fault) < 0):
-            return fault.code
-        self.import_count += 1
         return 0
 
     cdef int check_range(self, object source, object physical, object size) except -1:
@@ -346,18 +267,6 @@ cdef class SpannedDevice(BlockDevice):
             if reserve_leg(out, size, &start, &fault) < 0 or append_leg(out, start, &fault) < 0:
                 raise_fault(&fault)
             legs.append((start, source, physical, size))
-        return 0
-
-    cdef int lay_hidden(self, fault_t* fault) noexcept nogil:
-        """The legs of what was imported, in the order in which their room was kept."""
-        cdef const import_t* item
-        cdef uint64_t first
-        cdef uint32_t i
-        for i in range(self.import_count):
-            item = &self.imports[i]
-            first = hidden_start(item.table)
-            if take_spans(&self.spans.table, item, item.hidden, first, item.table.end - first, fault) < 0:
-                return fault.code
         return 0
 
     # Replacing.
@@ -464,7 +373,8 @@ cdef class SpannedDevice(BlockDevice):
             qsort(self.patches, self.patch_count, sizeof(patch_t), compare_patches)
         rc = self.lay_patches(heap, fault)
         free(heap)
-        if rc < 0 or self.lay_hidden(fault) < 0 or open_buffered(&self.spans.table, fault) < 0:
+        if (rc < 0 or join_legs(&self.spans.table, self.imports, self.import_count, fault) < 0
+                or open_buffered(&self.spans.table, fault) < 0):
             return fault.code
         self.sealed = True
         self.forget_building()

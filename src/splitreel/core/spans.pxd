@@ -4,14 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
-from splitreel.core.spantable cimport SpanTable, span_piece_t, span_table_t
-
-cdef struct import_t:                              # a source whose table was taken into this one, and where to
-    const span_table_t* table
-    uint32_t first_source
-    uint32_t first_stripe
-    uint64_t hidden
-    uint64_t bytes
+from splitreel.core.spanjoin cimport import_t
+from splitreel.core.spantable cimport SpanTable, span_piece_t
 
 cdef struct patch_t:
     uint64_t start
@@ -45,7 +39,6 @@ cdef class SpannedDevice(BlockDevice):
     cdef size_t patch_capacity
     cdef int begin(self, list devices, uint64_t size, object path) except -1
     cdef int take_in(self, BlockDevice device) except -1
-    cdef int import_table(self, const span_table_t* table, fault_t* fault) noexcept nogil
     cdef int check_range(self, object source, object physical, object size) except -1
     cdef int lay_stretches(self, list stretches, list legs) except -1
     cdef int add_stripe(self, object stretch, list legs) except -1
@@ -55,7 +48,6 @@ cdef class SpannedDevice(BlockDevice):
                             fault_t* fault) noexcept nogil
     cdef int lay_patches(self, uint32_t* heap, fault_t* fault) noexcept nogil
     cdef int lay(self, uint64_t start, uint64_t end, const patch_t* patch, fault_t* fault) noexcept nogil
-    cdef int lay_hidden(self, fault_t* fault) noexcept nogil
     cdef int read_source(self, const span_piece_t* piece, uint64_t offset, uint8_t* destination,
                          fault_t* fault) noexcept nogil
     cdef void forget_building(self) noexcept nogil
