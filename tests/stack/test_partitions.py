@@ -21,7 +21,7 @@ from tests.stack.parts import (
     run,
     seen_by_fdisk,
 )
-from tests.support import need_programs
+from tests.support import need_programs, need_root
 
 LOGICAL = """label: dos
 start=2048, size=2048, type=83
@@ -252,3 +252,21 @@ def test_any_boot_record_is_read_or_refused_by_name(tmp_path: Path, sectors: lis
         return
     for place in places(table).values() if table is not None else ():
         assert place[1] > 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_a_device_tells_its_sector_size(tmp_path: Path, label: str) -> None:
+    """On the device itself no table is ambiguous, also one that is on an image."""
+    need_root()
+    need_programs("losetup")
+    path = blank(tmp_path / "disk", 64 * MEGABYTE)
+    loop = Path(run("losetup", "--find", "--show", "--sector-size", "4096", path).strip())
+    try:
+        run("sfdisk", "--quiet", "--no-reread", loop, given=f"label: {label}\nstart=512, size=1024\n")
+        table, warnings = read(loop)
+        assert table is not None and (table.sector_size, places(table)) == (4096, {1: (512 * 4096, 1024 * 4096)})
+        assert warnings == []
+        assert content([loop], "1") == bytes(1024 * 4096)
+    finally:
+        run("losetup", "--detach", loop)
