@@ -92,8 +92,9 @@ def test_stream_against_the_plain_device(
     source = map_device(devices["plain"], frozen=True)
     with ExitStack() as held:
         spanned = held.enter_context(make(devices))
+        pieces = spanned.piece_count
         ours, peer = streaming(spanned, source, held), streaming(devices["plain"], source, held)
         ratio, our_times, peer_times = compare(ours, peer, rounds=9, cold=False)
         benchmark.pedantic(ours, rounds=3)
-    say(f"{make.__name__}, {spanned.piece_count} pieces, against the plain device", ratio, our_times, peer_times)
+    say(f"{make.__name__}, {pieces} pieces, against the plain device", ratio, our_times, peer_times)
     benchmark.extra_info.update(ratio=ratio)
