@@ -364,6 +364,9 @@ cdef class XfsLog:
         cdef uint32_t cycle
         if self.guess_head(&cycle, fault) < 0:
             return fault.code
+        if cycle == 0 and self.geometry.log_start == 0:
+            # mkfs.xfs writes to every log: zeros are those of another device, such as an LVM member's first sector.
+            return corrupt(fault, self.base, b"the log's device was never written: it is another one")
         if cycle == 0:
             self.unmounted = True
             return 0

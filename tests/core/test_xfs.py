@@ -191,6 +191,42 @@ def test_an_external_log_is_read_from_its_own_device_or_taken_on_trust(tmp_path:
             Xfs(device, others=[device])
 
 
+def test_a_blank_device_is_not_taken_for_an_empty_external_log(tmp_path: Path) -> None:
+    """As the first sector of an LVM member is: of the log that was not given nothing is known."""
+    log, blank = tmp_path / "log", tmp_path / "blank"
+    for path in (log, blank):
+        with open(path, "wb") as file:
+            file.truncate(32 << 20)
+    image = make_image(tmp_path / "image", 64, "-l", f"logdev={log},size=16m")
+    with BlockDevice(image) as device, BlockDevice(log) as right, BlockDevice(blank) as wrong:
+        with pytest.raises(errors.Corrupt, match="another one"):
+            Xfs(device, others=[wrong])
+        assert Xfs(device, others=[wrong, right]).map().file_count == 1
+
+
+def test_a_log_that_goes_on_while_it_is_mapped_is_noticed(tmp_path: Path) -> None:
+    """The superblock stays as it is while files come and go: the log says that the device is the live one."""
+    image = make_image(tmp_path / "image", 64)
+    with filled(image) as point:
+        (point / "file").write_bytes(b"a")
+    later = images.copy_sparse(image, tmp_path / "later")
+    with filled(later) as point:
+        (point / "file").write_bytes(b"b" * 5000)
+    words = dict(re.findall(r"(\w+) = (\d+)", xfs_db(image, "sb 0", "print logstart logblocks agblocks agblklog")))
+    start, count, blocks, shift = (int(words[name]) for name in ("logstart", "logblocks", "agblocks", "agblklog"))
+    offset = ((start >> shift) * blocks + (start & ((1 << shift) - 1))) * 4096
+    with BlockDevice(image) as device, open(image, "r+b") as file, open(later, "rb") as other:
+        filesystem = Xfs(device)
+        assert filesystem.map().problems == []
+        file.seek(offset)
+        other.seek(offset)
+        file.write(other.read(count * 4096))
+        file.flush()
+
+        with pytest.raises(errors.Stale):
+            filesystem.map()
+
+
 def test_fingerprints_change_with_what_they_stand_for_and_not_with_atime(tmp_path: Path) -> None:
     image = make_image(tmp_path / "image", 64)
     with filled(image) as point:
