@@ -372,8 +372,10 @@ cdef class Recovery:
         if (self.origin.read(SUPERBLOCK_OFFSET, &now, sizeof(now), fault) < 0
                 or self.journal.device.read(offset, &journal, sizeof(journal), fault) < 0):
             return fault.code
+        # The kernel writes either of them seldom, the log with every transaction.
         if (memcmp(&now, &self.superblock, sizeof(now)) != 0
-                or memcmp(&journal, &self.journal.superblock, sizeof(journal)) != 0):
+                or memcmp(&journal, &self.journal.superblock, sizeof(journal)) != 0
+                or (not self.journal.is_empty and self.journal.behind_end() != self.journal.behind)):
             return set_fault(fault, FAULT_STALE_MAP, b"mapping an ext4 file system", 0, SUPERBLOCK_OFFSET,
                              b"the mirror was written to while it was read")
         return 0

@@ -304,8 +304,31 @@ cdef class Journal:
         """All three passes. copies then holds each block once, by block number, as its last copy stands in the log."""
         if self.scan(fault) < 0 or self.collect_revokes(fault) < 0 or self.replay(fault) < 0:
             return fault.code
+        self.end_place = self.place
+        self.behind = self.behind_end()
         self.keep_last()
         return 0
+
+    cdef uint32_t behind_end(self) noexcept nogil:
+        """Counts what looks like whole transactions there, rests of older logs too, and sums the fast commits."""
+        cdef const uint8_t* data
+        cdef fault_t ignored
+        cdef uint64_t place = <uint64_t>self.last + 1
+        cdef uint32_t crc = 0
+        cdef int rc = JBD2_REVOKE_BLOCK
+        self.window_count = 0
+        self.place = self.end_place
+        self.sequence = self.end_sequence
+        self.walked = 0
+        while rc == JBD2_DESCRIPTOR_BLOCK or rc == JBD2_COMMIT_BLOCK or rc == JBD2_REVOKE_BLOCK:
+            rc = self.next_block(&data, &ignored)
+            if rc == JBD2_DESCRIPTOR_BLOCK:
+                self.advance(self.count_tags(data))
+            self.sequence += 1 if rc == JBD2_COMMIT_BLOCK else 0
+        while place < self.end and self.read_block(place, &data, &ignored) >= 0:
+            crc = crc32c_update(crc, data, self.block_size)
+            place += 1
+        return crc32c_update(crc, &self.sequence, 4)
 
     cdef uint32_t transaction_count(self) noexcept nogil:
         return self.end_sequence - jbd2_be32(self.superblock.s_sequence)

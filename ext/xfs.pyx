@@ -213,7 +213,8 @@ cdef class Xfs(Filesystem):
         if self.trust == TRUST_LIVE or (self.geometry.log_start == 0 and self.trust == TRUST_FROZEN and not external):
             return 0
         for device in others if external else (self.device,):
-            rc = self.log_state(XfsLog(device), XfsApplied(self.device), external, &fault)
+            self.log = XfsLog(device)
+            rc = self.log_state(self.log, XfsApplied(self.device), external, &fault)
             if rc >= 0 or fault.code == FAULT_NEEDS_RECOVERY:
                 break
         if rc < 0:
@@ -285,12 +286,23 @@ cdef class Xfs(Filesystem):
         return self.check_unchanged(fault)
 
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil:
-        """Nothing writes to a split mirror. A superblock that changed means that the device is the live one."""
+        """Nothing writes to a split mirror. A superblock or a log that changed means that the device is the live one.
+
+        The superblock alone hardly ever changes while it is mounted: counts are written when the log is idle.
+        """
+        cdef uint64_t head, tail
+        cdef bint changed
         if self.trust == TRUST_LIVE:
             return 0
         if self.read_superblock(self.scratch, fault) < 0:
             return fault.code
-        if memcmp(self.scratch, self.superblock, self.geometry.sector_size) != 0:
+        changed = memcmp(self.scratch, self.superblock, self.geometry.sector_size) != 0
+        if not changed and self.log is not None:
+            head, tail = self.log.head, self.log.tail
+            if self.log.find_ends(fault) < 0:
+                return fault.code
+            changed = self.log.head != head or self.log.tail != tail
+        if changed:
             return set_fault(fault, FAULT_STALE_MAP, b"mapping an XFS file system", 0, 0,
                              b"the mirror was written to while it was read")
         return 0

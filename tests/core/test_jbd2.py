@@ -329,6 +329,24 @@ def test_a_journal_that_goes_on_is_noticed(base: Base, tmp_path: Path) -> None:
             filesystem.map()
 
 
+def test_a_transaction_written_while_it_is_mapped_is_noticed(base: Base, tmp_path: Path) -> None:
+    """The superblocks stay as they are for many transactions: the log itself says that the device is the live one."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    log = simple(base)
+    image, _ = base.with_log(first, log)
+    more = [*log.transactions, jbd2.Transaction([(base.places[1], b"m" * BLOCK)])]
+    later, _ = base.with_log(second, replace(log, transactions=more))
+    with BlockDevice(image) as device:
+        filesystem = open_filesystem(device)
+        assert filesystem.map().problems == []
+        image.write_bytes(later.read_bytes())
+
+        with pytest.raises(errors.Stale):
+            filesystem.map()
+
+
 def test_a_journal_elsewhere_is_asked_for(tmp_path: Path) -> None:
     """Its UUID is said, and a device with another journal is not taken for it."""
     kind = next(kind for kind in crash.KINDS if kind.name == "external")

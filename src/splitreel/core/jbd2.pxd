@@ -46,6 +46,8 @@ cdef class Journal:
     cdef uint32_t sequence                         # the transaction that it must belong to
     cdef uint32_t end_sequence                     # the first transaction that is not recovered
     cdef bint has_end
+    cdef uint64_t end_place                        # the block behind the last transaction that is recovered
+    cdef uint32_t behind                           # what behind_end said when it was recovered
     cdef journal_copy_t* copies
     cdef size_t copy_count, copy_capacity
     cdef revoke_t* revokes
@@ -59,6 +61,8 @@ cdef class Journal:
     cdef int load(self, fault_t* fault) noexcept nogil
     cdef int recover(self, fault_t* fault) noexcept nogil
     cdef uint32_t transaction_count(self) noexcept nogil
+    # A sum over what stands behind what is recovered: another one than in ``behind`` says that the log went on.
+    cdef uint32_t behind_end(self) noexcept nogil
     # Bytes on the journal's device of a block of it.
     cdef uint64_t offset_of(self, uint64_t place) noexcept nogil
     # A block of the journal, valid until the next call.

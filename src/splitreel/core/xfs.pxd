@@ -35,6 +35,7 @@ cdef class Xfs(Filesystem):
     cdef uint8_t* superblock                       # its sector as it was when the map was begun
     cdef int trust                                 # xfs_trust_t
     cdef readonly list warnings
+    cdef XfsLog log                                # as it was judged; None: nobody looked at it
     cdef xfs_statistics_t counts
     cdef Sweep chunk_sweep, block_sweep
     cdef XfsGroups groups
