@@ -60,6 +60,17 @@ def test_a_backup_of_a_crashed_device_restores_what_the_kernel_recovers(tmp_path
     assert [image.read_bytes() for image in images] == before
 
 
+def test_a_map_that_knows_nothing_of_the_journal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its places are those of before the crash: the bytes there, with the journal replayed, are other files'."""
+    (image, *_), _ = crashed(tmp_path, "journal-data")
+    assert main(["map", "--live", str(image), "--save", str(tmp_path / "map")]) in (0, 3)
+    tape = f"file:{tmp_path / 'tape.tap'}?size=300M"
+    state = ["--state", str(tmp_path / "state")]
+
+    assert main([*state, "backup", "--device", str(image), "--map", str(tmp_path / "map"), "--tape", tape]) != 0
+    assert "once its journal is replayed" in capsys.readouterr().err
+
+
 def test_cat_reads_what_stands_in_the_journal(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     images, recovered = crashed(tmp_path, "journal-data")
     for path, content in sorted(regular(recovered).items())[:8]:

@@ -9,8 +9,10 @@ from splitreel import errors, stack
 from splitreel.cli import output
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap, Filesystem
-from splitreel.mapping import open_filesystem
+from splitreel.mapping import diff, open_filesystem
 from splitreel.raw import map_raw
+
+RAW_KIND = "raw"  # of maps that map_raw makes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -61,16 +63,21 @@ def loaded(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockD
     """As ``mapped``, of a saved map.
 
     Raises:
-        Stale: it is of another file system, or of a larger device.
+        Stale: it is of another file system, of a larger device, or of what stood there before the journal was replayed.
         MapError: it is none.
     """
     saved = ExtentMap.load(args.map)
-    if saved.device_size > devices[0].size:
-        why = f"it is of a device of {saved.device_size} bytes, this has {devices[0].size}"
-        raise errors.Stale(f"map {args.map}", why)
+    size = devices[0].size
+    if saved.device_size > size or (args.raw and saved.device_size != size):
+        raise errors.Stale(f"map {args.map}", f"it is of a device of {saved.device_size} bytes, this has {size}")
     if args.raw:
+        if saved.fs_type != RAW_KIND:
+            raise errors.Stale(f"map {args.map}", f"it is of a file system, {saved.fs_type}, not of a raw device")
         return devices[0], saved
     found = filesystem(args, devices)
     if found.uuid != saved.uuid:
         raise errors.Stale(f"map {args.map}", f"it is of file system {UUID(bytes=saved.uuid)}, not of this device's")
+    # A map saved with --live knows nothing of the journal: its names and places may be older than the bytes read here.
+    if found.device is not devices[0] and diff(saved, found.map()).any:
+        raise errors.Stale(f"map {args.map}", "it is not what the device holds once its journal is replayed")
     return found.device, saved
