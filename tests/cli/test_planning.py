@@ -1,6 +1,7 @@
 """The verb plan prints the layout that a backup then has."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_paths_choose_what_is_planned(image: Path, capsys: pytest.CaptureFixture
     assert [r["path"] for r in records(capsys) if r["kind"] == "member"] == ["dir", "dir/one"]
     assert main(["plan", "--device", str(image), "--frozen", "nowhere"]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_what_is_damaged_is_named(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a backup would lack is said before it is made, not only by the exit code."""
+    told = subprocess.run(["debugfs", "-R", "imap /two", image], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"block (\d+), offset 0x([0-9a-f]+)", told)
+    assert found is not None, told
+    with open(image, "r+b") as file:
+        file.seek(1024 + 0x18)
+        size = 1024 << int.from_bytes(file.read(4), "little")
+        file.seek(int(found[1]) * size + int(found[2], 16) + 0x10)
+        file.write(b"\xa5")
+
+    assert main(["plan", "--device", str(image), "--frozen"]) == 3
+    assert "damaged: inode" in capsys.readouterr().err
 
 
 def test_text_is_one_line_a_member(image: Path, capsys: pytest.CaptureFixture[str]) -> None:

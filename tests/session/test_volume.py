@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from splitreel import session
+from splitreel.__main__ import main
 from splitreel.config import ConfigError, Job, parse
 from splitreel.drive import open_drive
 from splitreel.errors import NotFound
@@ -85,6 +87,41 @@ def test_a_session_that_was_killed_finds_the_same_volume_again(
         assert found == {"disk-2": content([disk], "2")}
     else:
         assert found == {path.name: path.read_bytes() for path in (tmp_path / "tree").iterdir()}
+
+
+def damage_inode(disk: Path, name: str) -> None:
+    """One byte of a file's inode on the second partition, whose checksum does not match then."""
+    told = subprocess.run(
+        ["debugfs", "-R", f"imap /{name}", f"{disk}?offset={8192 * 512}"], check=True, capture_output=True, text=True
+    ).stdout
+    found = re.search(r"block (\d+), offset 0x([0-9a-f]+)", told)
+    assert found is not None, told
+    with disk.open("r+b") as file:
+        file.seek(8192 * 512 + 1024 + 0x18)
+        size = 1024 << int.from_bytes(file.read(4), "little")
+        file.seek(8192 * 512 + int(found[1]) * size + int(found[2], 16) + 0x10)
+        file.write(b"\xa5")
+
+
+def test_what_is_damaged_is_named_and_exit_code_3_also_of_a_resume(
+    disk: Path, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tape lacks a file: neither the session nor the resume that ends it may pass for whole."""
+    damage_inode(disk, "file7")
+    job = job_of(disk, tmp_path / "tape", volume="2")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    command = [sys.executable, "-c", DIE_WHILE_WRITING, json.dumps(job.record()), str(state)]
+    died = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+
+    assert main(["--state", str(state), "resume"]) == 3
+    told = capsys.readouterr().out
+    assert "backup is complete" in told
+    assert "damaged: inode" in told
+    assert "left out: file7" in told
+
+    again = session.run(job_of(disk, tmp_path / "tape", volume="2", overwrite=True), state=state)
+    assert any(note.startswith("damaged: inode") for note in again.notes), again.notes
 
 
 def test_a_raw_volume_group_over_three_disks(state: Path, tmp_path: Path) -> None:

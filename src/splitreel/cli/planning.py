@@ -49,6 +49,7 @@ def run_plan(args: argparse.Namespace) -> int:
         block_size=args.block_size,
         segment_size=args.segment_size,
     )
+    inspect.report_problems(extent_map)
     for path, reason in plan.skipped:
         output.note(f"splitreel: left out: {output.printable(path)}: {reason}")
     for record in records(plan):

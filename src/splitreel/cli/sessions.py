@@ -6,7 +6,7 @@ from pathlib import Path
 
 from splitreel import journal
 from splitreel.cli import output
-from splitreel.errors import EXIT_DONE, EXIT_FAILED, UsageError
+from splitreel.errors import EXIT_DATA, EXIT_DONE, EXIT_FAILED, UsageError
 from splitreel.state import state_directory
 
 
@@ -29,7 +29,10 @@ def _tell_none(state: Path, args: argparse.Namespace) -> None:
 
 
 def run_resume(args: argparse.Namespace) -> int:
-    """End what was interrupted and say what was done; 1 when something is left to do by hand."""
+    """End what was interrupted and say what was done; 1 when something is left to do by hand.
+
+    3 when a backup that was finished lacks what was damaged or left out.
+    """
     state = state_directory(args.state)
     sessions = importlib.import_module("splitreel.session.resume")
     done = sessions.resume(state, args.job)
@@ -45,4 +48,6 @@ def run_resume(args: argparse.Namespace) -> int:
             print(f"{entry.job}: {line}")
         for failure in entry.failures:
             output.complain(failure)
-    return EXIT_FAILED if any(entry.failures for entry in done) else EXIT_DONE
+    if any(entry.failures for entry in done):
+        return EXIT_FAILED
+    return EXIT_DATA if any(entry.is_partial for entry in done) else EXIT_DONE

@@ -51,6 +51,13 @@ def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> BlockDevi
     return mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:]).device
 
 
+def problems(extent_map: ExtentMap) -> list[str]:
+    """What is damaged, a line each; the last one counts those that the map does not list."""
+    found = [f"inode {inode}, offset {offset}: {text}" for inode, offset, text in extent_map.problems]
+    unnamed = extent_map.problem_count - len(found)
+    return [*found, f"{unnamed} more, not listed"] if unnamed else found
+
+
 def _from_offset(device: BlockDevice, offset: int) -> BlockDevice:
     """A split mirror where it begins."""
     if not offset:

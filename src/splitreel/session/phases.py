@@ -34,7 +34,7 @@ from splitreel.errors import (
 )
 from splitreel.journal import Journal
 from splitreel.session import checks
-from splitreel.session.image import contents, mapped, opened
+from splitreel.session.image import contents, mapped, opened, problems
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
 from splitreel.session.window import Window, short_window
@@ -355,6 +355,8 @@ class Session:
             self._compare(before, self._extents)
         self.result.files, self.result.extents = self._extents.file_count, self._extents.extent_count
         self.result.problems = self._extents.problem_count
+        for problem in problems(self._extents):
+            self._note(f"damaged: {problem}")
 
     def _compare(self, before: ExtentMap, after: ExtentMap) -> None:
         try:

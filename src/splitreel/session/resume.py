@@ -14,7 +14,7 @@ from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
 from splitreel.session import checks
-from splitreel.session.image import contents, mapped, opened
+from splitreel.session.image import contents, mapped, opened, problems
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
 
@@ -29,6 +29,7 @@ class Resumed:
     journal: str
     lines: list[str] = field(default_factory=list)
     failures: list[SplitreelError] = field(default_factory=list)
+    is_partial: bool = False  # the backup that was finished lacks what was damaged or left out
 
 
 def resume(state: Path, job: str | None = None) -> list[Resumed]:
@@ -123,7 +124,7 @@ def _go_on(job: config.Job, state: Path, history: History, log: Journal, done: R
         _mark_incomplete(job, state)
     else:
         try:
-            done.lines.append(_finish(job, state, begun, confirmed, split, log))
+            _finish(job, state, begun, confirmed, split, log, done)
         except SplitreelError as failure:
             kept = confirmed["segment"]
             done.lines.append(f"the backup cannot be gone on with ({failure})")
@@ -131,7 +132,9 @@ def _go_on(job: config.Job, state: Path, history: History, log: Journal, done: R
             _mark_incomplete(job, state)
 
 
-def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split: Facts, log: Journal) -> str:
+def _finish(
+    job: config.Job, state: Path, begun: Facts, confirmed: Facts, split: Facts, log: Journal, done: Resumed
+) -> None:
     if begun["redo"]:
         raise SplitreelError("resuming a backup", "what the database gave at its end died with the session")
     copy = mirror.create(job.mirror)
@@ -151,7 +154,11 @@ def _finish(job: config.Job, state: Path, begun: Facts, confirmed: Facts, split:
         result = backup.resume(
             device, source, paths, lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts)
         )
-    return f"segments 1 to {kept} were on the tape, {result.segments - kept} more are written: the backup is complete"
+    more = result.segments - kept
+    done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
+    done.lines += [f"damaged: {problem}" for problem in problems(source)]
+    done.lines += [f"left out: {path.decode('utf-8', 'backslashreplace')}: {why}" for path, why in result.left_out]
+    done.is_partial = bool(result.problems or result.left_out)
 
 
 def _mark_incomplete(job: config.Job, state: Path) -> None:
