@@ -17,8 +17,9 @@ import numpy as np
 
 from splitreel.core.device import BlockDevice
 from splitreel.mapping import open_filesystem
-from tests import ext4_images
+from tests import crash, ext4_images
 from tests.images.table import SMALL_XFS
+from tests.support import unmount
 
 FOLDER = Path(__file__).parent / "corpus"
 SECTOR = 512
@@ -37,6 +38,12 @@ MAKE = {
     "ext4-bigalloc": (8, 1024, "mke2fs -q -F -t ext4 -b 1024 -N 320 -O bigalloc,large_dir,^has_journal -C 4096"),
     "xfs": (40, 4096, "mkfs.xfs -q -f -b size=4096 -d agcount=2 -m rmapbt=1 -l size=13m"),
     "xfs-1k": (40, 1024, "mkfs.xfs -q -f -b size=1024 -d agcount=2 -n size=4096 -i nrext64=1 -l size=10m"),
+}
+# these are cut off while they are in use: what is read stands in their journals
+UNCLEAN = {
+    "ext4-unclean": (6, 1024, "mke2fs -q -F -t ext4 -b 1024 -N 320 -J size=1", "data=journal"),
+    "ext4-fast-commits": (6, 1024, "mke2fs -q -F -t ext4 -b 1024 -N 320 -J size=1 -O fast_commit,orphan_file", ""),
+    "ext3-unclean": (6, 1024, "mke2fs -q -F -t ext3 -b 1024 -N 320 -J size=1", "data=ordered"),
 }
 
 
@@ -136,9 +143,47 @@ def make(name: str) -> bytes:
         return image.read_bytes()
 
 
+def make_unclean(name: str) -> bytes:
+    """The image ``name`` as a crash leaves it: nothing that fsync promised has been put in its place."""
+    megabytes, block, command, options = UNCLEAN[name]
+    with tempfile.TemporaryDirectory() as folder:
+        image, point = Path(folder) / "image", Path(folder) / "point"
+        point.mkdir()
+        with image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        subprocess.run([*command.split(), image], check=True)
+        with crash.logged(image) as (loop, _):
+            subprocess.run(["mount", "-o", options or "defaults", loop, point], check=True)
+            try:
+                populate(point, block)
+                for number in range(12):
+                    disturb(point, number)
+                return image.read_bytes()
+            finally:
+                unmount(point)
+
+
+def disturb(root: Path, number: int) -> None:
+    """A change and what makes it durable; some end names, some blocks, some leave an orphan."""
+    with (root / f"new{number}").open("wb") as file:
+        file.write(bytes.fromhex("C03B3998") * 700 * (number % 3))
+        file.flush()
+        os.fsync(file.fileno())
+        if number % 4 == 1:
+            (root / f"new{number}").unlink()
+        elif number % 4 == 2:
+            (root / f"new{number}").rename(root / f"old{number}")
+            (root / "many" / f"{'name' * 8}{number}").unlink()
+        elif number % 4 == 3:
+            os.ftruncate(file.fileno(), 1000)
+            (root / f"folder{number}").mkdir()
+        os.fsync(file.fileno())
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for wanted in sys.argv[1:] or MAKE:
-        compressed = lzma.compress(make(wanted), preset=9 | lzma.PRESET_EXTREME)
+    for wanted in sys.argv[1:] or [*MAKE, *UNCLEAN]:
+        made = make_unclean(wanted) if wanted in UNCLEAN else make(wanted)
+        compressed = lzma.compress(made, preset=9 | lzma.PRESET_EXTREME)
         (FOLDER / f"{wanted}.img.xz").write_bytes(compressed)
         print(f"{wanted}: {len(compressed)} bytes, {len(load(wanted).places)} sectors of metadata")
