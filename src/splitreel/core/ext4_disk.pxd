@@ -63,7 +63,8 @@ cdef extern from "ext4_disk.h" nogil:
         uint16_t i_mode, i_uid, i_gid, i_links_count, i_file_acl_high, i_uid_high, i_gid_high
         uint16_t i_blocks_high
         uint16_t i_checksum_lo, i_checksum_hi, i_extra_isize
-        uint32_t i_size_lo, i_size_high, i_atime, i_ctime, i_mtime, i_dtime, i_blocks_lo, i_flags, i_generation, i_file_acl_lo
+        uint32_t i_size_lo, i_size_high, i_atime, i_ctime, i_mtime, i_dtime, i_blocks_lo, i_flags, i_generation
+        uint32_t i_file_acl_lo
         uint32_t i_ctime_extra, i_mtime_extra, i_atime_extra
         uint8_t i_block[60]
 

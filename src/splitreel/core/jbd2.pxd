@@ -37,7 +37,7 @@ cdef class Journal:
     cdef uint64_t length                           # blocks of the runs
     cdef uint64_t superblock_place                 # 0 in an inode; behind the ext4 superblock on a device of its own
     cdef jbd2_superblock_t superblock
-    cdef uint32_t first, last, end                 # the log is a ring of first..last - 1; end: all blocks of the journal
+    cdef uint32_t first, last, end                 # the log is a ring of first..last - 1; end: blocks of the journal
     cdef uint32_t compat, incompat, csum_seed
     cdef uint32_t tag_size, tail_size
     cdef bint checksums                            # version 2 or 3

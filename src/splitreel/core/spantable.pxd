@@ -69,7 +69,7 @@ cdef class SpanTable:
 
 # What stands at offset, at most size bytes of it: one piece, never empty. offset must lie below table.size.
 cdef void next_piece(const span_table_t* table, uint64_t offset, uint64_t size, span_piece_t* piece) noexcept nogil
-# The descriptor to read a linear piece with into memory that has room up to the next multiple of its alignment, and that
+# The descriptor to read a linear piece with into memory with room up to the next multiple of its alignment, and that
 # alignment: 1 for one that is not direct.
 cdef int piece_descriptor(const span_table_t* table, const span_piece_t* piece, const void* destination,
                           uint32_t* alignment) noexcept nogil

@@ -1,4 +1,4 @@
-# trees: the extent trees of many files at once, read level by level with a deep queue. Trees: what the trees of all file
+# trees: the extent trees of many files at once, read level by level with a deep queue. Trees: what those of all file
 # systems have in common; a reader's own inherits from it.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -26,8 +26,8 @@ cdef class XfsApplied:
     cdef int intent_count
     # A log whose ends were found. 1: replaying it would change nothing that is read; 0: it would, or it cannot be told.
     cdef int all_in_place(self, XfsLog log, fault_t* fault) noexcept nogil
-    # Version 4, whose metadata cannot tell: 1 when behind the record at the tail stands the superblock alone, as a freeze
-    # leaves it, and a crash hardly ever.
+    # Version 4, whose metadata cannot tell: 1 when behind the record at the tail stands only the superblock, as after a
+    # freeze, and hardly ever after a crash.
     cdef int only_tail(self, XfsLog log, fault_t* fault) noexcept nogil
     cdef int check_record(self, const xlog_record_t* record, fault_t* fault) noexcept nogil
     cdef int check_region(self, open_transaction_t* transaction, uint8_t flags, const uint8_t* region, uint32_t size,
