@@ -170,6 +170,19 @@ cdef class Xfs(Filesystem):
             "seconds": {"groups": seconds[0], "inodes": seconds[1], "xattrs": seconds[2], "names": seconds[3]},
         }
 
+    def verify_unchanged(self):
+        """Nothing was written to the device since it was mapped, as far as its superblock and log tell.
+
+        Raises:
+            Stale: it is the live device, not a mirror. DeviceError: it does not read.
+        """
+        cdef fault_t fault
+        cdef int rc
+        with nogil:
+            rc = self.check_unchanged(&fault)
+        if rc < 0:
+            raise_fault(&fault)
+
     # Opening.
 
     cdef int allocate(self, fault_t* fault) noexcept nogil:

@@ -109,6 +109,24 @@ def open_filesystem(
     raise errors.Unsupported(what, f"it holds {kind}, which is not read by this version", advice)
 
 
+def verify_unchanged(filesystem: Filesystem | None) -> None:
+    """Files were read from a mirror that nobody wrote to meanwhile, as far as superblock and log tell; None tells none.
+
+    Raises:
+        Stale: it is the live device: what was read is of several moments.
+    """
+    check = getattr(filesystem, "verify_unchanged", None)
+    if check is None:
+        return
+    try:
+        check()
+    except errors.Stale as error:
+        why = f"{error.why}: the files on the tape are of several moments"
+        raise errors.Stale(
+            "backing up", why, "Split the mirror, or freeze the file system, then back up again."
+        ) from None
+
+
 def map_device(
     device: BlockDevice | str | bytes | os.PathLike[str], *, frozen: bool = False, live: bool = False
 ) -> ExtentMap:

@@ -2,10 +2,12 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from splitreel.__main__ import main
+from splitreel.backup import back_up
 from tests.support import need_programs
 
 
@@ -34,3 +36,25 @@ def test_a_raw_map_of_a_smaller_device_is_refused(tmp_path: Path, capsys: pytest
     image.write_bytes(b"a" * 200_000)
 
     assert "of a device of 100000 bytes" in refused(image, saved, capsys, "--raw")
+
+
+def test_a_device_that_was_written_to_while_it_was_backed_up_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mounted file system passes for a crashed mirror as long as it is mapped; streaming takes hours."""
+    need_programs("mke2fs")
+    image = tmp_path / "image"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "8M"], check=True)
+
+    def written_to(*args: Any, **keywords: Any) -> Any:
+        result = back_up(*args, **keywords)
+        with image.open("r+b") as file:
+            file.seek(1024 + 0x30)  # s_wtime
+            file.write(b"\xa5")
+        return result
+
+    command = ["--state", str(tmp_path / "state"), "backup", "--device", str(image), "--tape", "null:"]
+    assert main(command) == 0
+    monkeypatch.setattr("splitreel.cli.backups.back_up", written_to)
+    assert main(command) not in (0, 3)
+    assert "of several moments" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import ORDERS
 from splitreel.drive.address import FORMS
+from splitreel.mapping import verify_unchanged
 from splitreel.state import state_directory
 
 LOG_SECONDS = 30.0
@@ -99,6 +100,7 @@ def _device(args: argparse.Namespace) -> int:
         paths = [os.fsencode(path).strip(b"/") for path in args.paths]
         try:
             result = back_up(device, extent_map, options, paths=paths, state=state, progress=shown.progress)
+            verify_unchanged(getattr(args, "filesystem", None))
         except Incomplete as error:
             shown.end()
             _tell(args, error.result)

@@ -45,7 +45,7 @@ def warn(text: str) -> None:
 
 def filesystem(args: argparse.Namespace, devices: list[BlockDevice]) -> Filesystem:
     """The file system on the first of the devices; its reader's warnings go to standard error."""
-    found = open_filesystem(devices[0], frozen=args.frozen, live=args.live, others=devices[1:])
+    found = args.filesystem = open_filesystem(devices[0], frozen=args.frozen, live=args.live, others=devices[1:])
     for warning in getattr(found, "warnings", ()):
         warn(warning)
     return found

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from splitreel import mapping, stack
 from splitreel.config import Job
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap
+from splitreel.core.extent import ExtentMap, Filesystem
 from splitreel.core.spans import Linear, SpannedDevice
 from splitreel.errors import MirrorError
 from splitreel.mirror import SplitImage
@@ -44,11 +44,12 @@ def mapped(
     return filesystem.map()
 
 
-def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> BlockDevice:
-    """The device that such a map's extents refer to."""
+def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> tuple[BlockDevice, Filesystem | None]:
+    """The device that such a map's extents refer to, and the file system, for mapping.verify_unchanged."""
     if job.raw:
-        return devices[0]
-    return mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:]).device
+        return devices[0], None
+    filesystem = mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:])
+    return filesystem.device, filesystem
 
 
 def problems(extent_map: ExtentMap) -> list[str]:

@@ -373,10 +373,11 @@ class Session:
         self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(self._redo))
         assert self._extents is not None
         with opened(self._image, self.job) as devices:
-            device = contents(devices, self.job, frozen=self._was_frozen())
+            device, filesystem = contents(devices, self.job, frozen=self._was_frozen())
             self.result.backup = self._tape.run(
                 device, self._extents, paths, self._redo, self.result.window_ms, self._confirmed, self._progress
             )
+            mapping.verify_unchanged(filesystem)
 
     def _progress(self, seen: Mapping[str, Any]) -> None:
         self._report({"event": "progress", **seen})

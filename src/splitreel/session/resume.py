@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from splitreel import config, journal, mirror, quiesce
+from splitreel import config, journal, mapping, mirror, quiesce
 from splitreel.backup.resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
@@ -29,7 +29,7 @@ class Resumed:
     journal: str
     lines: list[str] = field(default_factory=list)
     failures: list[SplitreelError] = field(default_factory=list)
-    is_partial: bool = False  # the backup that was finished lacks what was damaged or left out
+    is_partial: bool = False  # the backup lacks what was damaged, left out or lost
 
 
 def resume(state: Path, job: str | None = None) -> list[Resumed]:
@@ -127,6 +127,7 @@ def _go_on(job: config.Job, state: Path, history: History, log: Journal, done: R
             _finish(job, state, begun, confirmed, split, log, done)
         except SplitreelError as failure:
             kept = confirmed["segment"]
+            done.is_partial = True
             done.lines.append(f"the backup cannot be gone on with ({failure})")
             done.lines.append(f"segments 1 to {kept} are confirmed and can be restored; the rest is lost")
             _mark_incomplete(job, state)
@@ -149,11 +150,12 @@ def _finish(
     with opened(image, job) as devices, ResumedBackup(options_of(job), state) as backup:
         kept = backup.find(confirmed["backup"])
         source = mapped(image, devices, job, frozen=frozen)
-        device = contents(devices, job, frozen=frozen)
+        device, filesystem = contents(devices, job, frozen=frozen)
         paths = [os.fsencode(path) for path in begun["paths"]]
         result = backup.resume(
             device, source, paths, lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts)
         )
+        mapping.verify_unchanged(filesystem)
     more = result.segments - kept
     done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
     done.lines += [f"damaged: {problem}" for problem in problems(source)]
