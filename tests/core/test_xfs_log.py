@@ -100,10 +100,9 @@ def log_place(image: Path) -> tuple[int, int]:
     return ((start >> ag_log) * ag_blocks + (start & ((1 << ag_log) - 1))) * size, blocks * size
 
 
-def test_a_torn_record_is_not_the_last(states: dict[str, Path], tmp_path: Path) -> None:
+def test_a_torn_record_is_not_the_last(states: dict[str, Path]) -> None:
     """A power cut in the middle of the last record: the head is before it, as if it had never been begun."""
-    image = tmp_path / "torn"
-    shutil.copyfile(states["busy"], image)
+    image = copy(states["busy"], "torn")
     start, size = log_place(image)
     _, _, head = printed(states["busy"])
     with image.open("r+b") as file:
@@ -118,10 +117,9 @@ def test_a_torn_record_is_not_the_last(states: dict[str, Path], tmp_path: Path) 
         assert examine(device)[2] == block
 
 
-def test_a_record_damaged_behind_the_newest_ends_the_map(states: dict[str, Path], tmp_path: Path) -> None:
+def test_a_record_damaged_behind_the_newest_ends_the_map(states: dict[str, Path]) -> None:
     """Between tail and head nothing may be missing: what was logged there is nowhere else."""
-    image = tmp_path / "damaged"
-    shutil.copyfile(states["busy"], image)
+    image = copy(states["busy"], "damaged")
     start, _ = log_place(image)
     _, tail, _ = printed(states["busy"])
     with image.open("r+b") as file:
@@ -131,10 +129,9 @@ def test_a_record_damaged_behind_the_newest_ends_the_map(states: dict[str, Path]
         examine(device)
 
 
-def test_a_wild_log_ends_in_a_named_error_or_a_state(states: dict[str, Path], tmp_path: Path) -> None:
+def test_a_wild_log_ends_in_a_named_error_or_a_state(states: dict[str, Path]) -> None:
     """300 seeded injuries of headers: never a crash, never a hang, never another exception than ours."""
-    image = tmp_path / "wild"
-    shutil.copyfile(states["busy"], image)
+    image = copy(states["busy"], "wild")
     start, size = log_place(image)
     chance = random.Random(7)
     with image.open("r+b") as file:
