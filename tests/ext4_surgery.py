@@ -25,10 +25,11 @@ def raw_crc(seed: int, data: bytes) -> int:
 
 
 def debugfs(image: Path, request: str) -> str:
-    """What debugfs prints for one request."""
-    return subprocess.run(
-        ["debugfs", "-R", request, os.fspath(image)], capture_output=True, text=True, check=True, errors="replace"
-    ).stdout
+    """What debugfs prints for one request; it ends with 0 even where it refuses, and then says why elsewhere."""
+    command = ["debugfs", "-R", request, os.fspath(image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, errors="replace")
+    assert done.stdout, f"debugfs -R {request!r}: {done.stderr}"
+    return done.stdout
 
 
 @dataclass
