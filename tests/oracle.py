@@ -107,13 +107,18 @@ def getbmapx(descriptor: int, size: int) -> list[Extent]:
 
 
 def extents_of(descriptor: int, size: int) -> list[Extent] | None:
-    """The extents of an open file or directory, by whatever the file system offers."""
+    """The extents of an open file or directory, by whatever the file system offers; None on one that is no disk's."""
     try:
         return fiemap(descriptor, size)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
+    try:
         return getbmapx(descriptor, size)
+    except OSError as error:
+        if error.errno != errno.ENOTTY:  # a source folder in tmpfs
+            raise
+        return None
 
 
 class Digest:
@@ -151,6 +156,17 @@ def digest(descriptor: int, size: int) -> str:
     return result.hexdigest()
 
 
+def generation(descriptor: int) -> int | None:
+    """The inode's, None in tmpfs."""
+    try:
+        reply = fcntl.ioctl(descriptor, FS_IOC_GETVERSION, bytes(8))
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        return None
+    return int(struct.unpack("<I", reply[:4])[0])
+
+
 def look_at(path: bytes, with_content: bool = False) -> Entry:
     """The entry of one path; the last component is not followed."""
     about = os.lstat(path)
@@ -176,8 +192,7 @@ def look_at(path: bytes, with_content: bool = False) -> Entry:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME)
         try:
             entry.extents = extents_of(descriptor, about.st_size)
-            reply = fcntl.ioctl(descriptor, FS_IOC_GETVERSION, bytes(8))
-            entry.generation = struct.unpack("<I", reply[:4])[0]
+            entry.generation = generation(descriptor)
             if with_content and stat.S_ISREG(about.st_mode):
                 entry.content = digest(descriptor, about.st_size)
         finally:
