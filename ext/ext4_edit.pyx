@@ -85,8 +85,9 @@ cdef int cut_range(extent_list_t* list, uint64_t first, uint64_t end, fault_t* f
     behind = at
     while behind < list.count and list.items[behind].logical + list.items[behind].count <= end:
         behind += 1
-    memmove(&list.items[at], &list.items[behind], (list.count - behind) * sizeof(extent_t))
-    list.count -= behind - at
+    if behind > at:                                # a list that never held anything has no items to be moved
+        memmove(&list.items[at], &list.items[behind], (list.count - behind) * sizeof(extent_t))
+        list.count -= behind - at
     if at < list.count and list.items[at].logical < end:
         item = &list.items[at]
         item.physical += end - item.logical
