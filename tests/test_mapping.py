@@ -338,13 +338,16 @@ def test_a_file_recreated_under_its_inode_number_is_gone_and_new(primary: Primar
     write(path, 65536)
     inode = path.stat().st_ino
     old = map_device(primary.split())
-    for _ in range(100):
-        path.unlink()
+    path.unlink()
+    for number in range(200):  # XFS frees inodes in the background: until then others are taken
         write(path, 65536)
         if path.stat().st_ino == inode:
             break
+        path.rename(primary.root / f"other{number}")
     else:
         pytest.fail("the inode number never came again")
+    for other in primary.root.glob("other*"):
+        other.unlink()
     truth = kernel_shows(path)
 
     with BlockDevice(primary.split()) as mirror:

@@ -27,5 +27,7 @@ def truths() -> list[Truth]:
 def unpack(case: str, to: Path) -> list[Path]:
     """The disks of a case, as sparse files, in order."""
     with tarfile.open(FOLDER / f"{case}.tar.xz") as archive:
-        archive.extractall(to, filter="data")
+        # The argument of extractall came with Python 3.11.4, the attribute is ignored before; Debian 12 has 3.11.2.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(to)
     return sorted(path for path in to.iterdir() if path.name.isdigit())
