@@ -332,8 +332,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(kind.name for kind in KINDS))
     args = parser.parse_args(arguments)
+    if unknown := set(args.names) - {kind.name for kind in KINDS}:
+        parser.error(f"no such kind: {', '.join(sorted(unknown))}")
     kinds = [kind for kind in KINDS if not args.names or kind.name in args.names]
     all_dirty = all_failed = 0
     for number, kind in enumerate(kinds):
