@@ -59,17 +59,10 @@ from splitreel.core.ext4_superblock cimport (
 from splitreel.core.sweep cimport SWEEP_SPAN, Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, verify_node
-from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, Filesystem, file_t
+from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, file_t
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
+from splitreel.core.filesystem cimport Filesystem, now
 from splitreel.core.trees cimport tree_t
-
-cdef extern from "<time.h>" nogil:
-    ctypedef int clockid_t
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    const clockid_t CLOCK_MONOTONIC
-    int clock_gettime(clockid_t clock, timespec* now)
 
 cdef enum:
     SUPERBLOCK_OFFSET = 1024
@@ -77,12 +70,6 @@ cdef enum:
     ROOT_ROOM = 60                                 # bytes of i_block
     MAX_BLOCK = 0xFFFFFFFF
     SMALLEST_INODE = 128
-
-
-cdef double now() noexcept nogil:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return <double>time.tv_sec + <double>time.tv_nsec * 1e-9
 
 
 cdef class Ext4(Filesystem):
@@ -156,30 +143,8 @@ cdef class Ext4(Filesystem):
 
     @property
     def statistics(self):
-        """Of the last map: inodes, inodes left out for want of a name, what was read, seconds of each pass."""
-        cdef double* seconds = self.counts.seconds
-        return {
-            "kind": self.kind,
-            "inodes": self.counts.inodes,
-            "unnamed": self.counts.unnamed,
-            "directory_blocks": self.counts.directory_blocks,
-            "bytes_read": self.counts.bytes_read,
-            "reads": self.counts.reads,
-            "seconds": {"groups": seconds[0], "inodes": seconds[1], "xattrs": seconds[2], "names": seconds[3]},
-        }
-
-    def verify_unchanged(self):
-        """Nothing was written to the device since it was mapped, as far as its superblock and log tell.
-
-        Raises:
-            Stale: it is the live device, not a mirror. DeviceError: it does not read.
-        """
-        cdef fault_t fault
-        cdef int rc
-        with nogil:
-            rc = self.check_unchanged(&fault)
-        if rc < 0:
-            raise_fault(&fault)
+        """As of every file system, and its kind: "ext2", "ext3" or "ext4"."""
+        return {"kind": self.kind, **Filesystem.statistics.__get__(self)}
 
     # Opening.
 

@@ -467,30 +467,3 @@ def heap_record(bytes target not None, dict xattrs not None):
     for name in sorted(named):
         parts += [struct.pack("<HI", len(name), len(named[name])), name, named[name]]
     return b"".join(parts)
-
-
-cdef class Filesystem:
-    """A reader of one kind of file system. A subclass opens a device, verifies its superblock and fills maps."""
-
-    cdef int map_all(self, ExtentMap target, fault_t* fault) noexcept nogil:
-        return set_fault(fault, FAULT_MISUSE, b"mapping a file system", 0, 0, b"the base class reads nothing")
-
-    def map(self):
-        """Read all metadata and return a sealed ExtentMap; what was damaged stands in its ``problems``.
-
-        Raises:
-            DeviceError: the device does not read.
-            Corrupt: nothing can be read past the damage.
-            LimitReached: memory, or one of the caps in extent.pxd.
-        """
-        cdef fault_t fault
-        cdef int rc
-        fs_type = self.fs_type or type(self).__name__.lower()
-        cdef ExtentMap target = ExtentMap(fs_type, self.uuid, self.block_size, self.device.size)
-        with nogil:
-            rc = self.map_all(target, &fault)
-            if rc >= 0:
-                rc = target.seal(&fault)
-        if rc < 0:
-            raise_fault(&fault)
-        return target

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from splitreel.core.device cimport BlockDevice
-from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, Filesystem, file_t
+from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, file_t
 from splitreel.core.fault cimport (
     FAULT_IO,
     FAULT_NEEDS_RECOVERY,
@@ -19,6 +19,7 @@ from splitreel.core.fault cimport (
     raise_fault,
     set_fault,
 )
+from splitreel.core.filesystem cimport Filesystem, now
 from splitreel.core.heap cimport HeapWriter
 from splitreel.core.sweep cimport Sweep, append_block, block_ref_t, free_blocks
 from splitreel.core.trees cimport tree_t
@@ -65,26 +66,12 @@ from splitreel.core.xfs_superblock cimport (
     xfs_linear_block,
 )
 
-cdef extern from "<time.h>" nogil:
-    ctypedef int clockid_t
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    const clockid_t CLOCK_MONOTONIC
-    int clock_gettime(clockid_t clock, timespec* now)
-
 cdef enum:
     RING = 8 << 20                                 # bytes in flight, for each of the two sweeps
     WINDOW = 4 << 20                               # bytes of inodes whose extent trees are read together
     S_IFMT = 0o170000
     S_IFDIR = 0o040000
     S_IFLNK = 0o120000
-
-
-cdef double now() noexcept nogil:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return <double>time.tv_sec + <double>time.tv_nsec * 1e-9
 
 
 cdef class Xfs(Filesystem):
@@ -156,32 +143,6 @@ cdef class Xfs(Filesystem):
     def features(self):
         """{"version": [names of version 4's bits], "incompat": [names], "ro_compat": [...], "log_incompat": [...]}."""
         return feature_names(&self.geometry)
-
-    @property
-    def statistics(self):
-        """Of the last map: inodes, inodes left out for want of a name, what was read, seconds of each pass."""
-        cdef double* seconds = self.counts.seconds
-        return {
-            "inodes": self.counts.inodes,
-            "unnamed": self.counts.unnamed,
-            "directory_blocks": self.counts.directory_blocks,
-            "bytes_read": self.counts.bytes_read,
-            "reads": self.counts.reads,
-            "seconds": {"groups": seconds[0], "inodes": seconds[1], "xattrs": seconds[2], "names": seconds[3]},
-        }
-
-    def verify_unchanged(self):
-        """Nothing was written to the device since it was mapped, as far as its superblock and log tell.
-
-        Raises:
-            Stale: it is the live device, not a mirror. DeviceError: it does not read.
-        """
-        cdef fault_t fault
-        cdef int rc
-        with nogil:
-            rc = self.check_unchanged(&fault)
-        if rc < 0:
-            raise_fault(&fault)
 
     # Opening.
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from splitreel import errors
 from splitreel.core import mapdiff
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap, Filesystem
+from splitreel.core.extent import ExtentMap
+from splitreel.core.filesystem import Filesystem
 from splitreel.probe import probe
 
 # what probe says -> the module and class that read it, loaded when needed
@@ -115,11 +116,10 @@ def verify_unchanged(filesystem: Filesystem | None) -> None:
     Raises:
         Stale: it is the live device: what was read is of several moments.
     """
-    check = getattr(filesystem, "verify_unchanged", None)
-    if check is None:
+    if filesystem is None:
         return
     try:
-        check()
+        filesystem.verify_unchanged()
     except errors.Stale as error:
         why = f"{error.why}: the files on the tape are of several moments"
         raise errors.Stale(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from splitreel import errors
 from splitreel.cli import inspect
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import Filesystem
+from splitreel.core.filesystem import Filesystem
 from splitreel.mapping import open_filesystem
 from tests import crash
 from tests import ext4_images as images

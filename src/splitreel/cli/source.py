@@ -8,7 +8,8 @@ from uuid import UUID
 from splitreel import errors, stack
 from splitreel.cli import output
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap, Filesystem
+from splitreel.core.extent import ExtentMap
+from splitreel.core.filesystem import Filesystem
 from splitreel.mapping import diff, open_filesystem
 from splitreel.raw import map_raw
 
@@ -46,7 +47,7 @@ def warn(text: str) -> None:
 def filesystem(args: argparse.Namespace, devices: list[BlockDevice]) -> Filesystem:
     """The file system on the first of the devices; its reader's warnings go to standard error."""
     found = args.filesystem = open_filesystem(devices[0], frozen=args.frozen, live=args.live, others=devices[1:])
-    for warning in getattr(found, "warnings", ()):
+    for warning in found.warnings:
         warn(warning)
     return found
 

@@ -10,13 +10,10 @@ from splitreel.core.ext4_journal cimport Recovery
 from splitreel.core.ext4_superblock cimport ext4_geometry_t, stretches_t
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.ext4_tree cimport ExtentTrees
-from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
+from splitreel.core.extent cimport ExtentMap, file_t
 from splitreel.core.fault cimport fault_t
+from splitreel.core.filesystem cimport Filesystem
 from splitreel.core.trees cimport tree_t
-
-cdef struct ext4_statistics_t:
-    uint64_t inodes, unnamed, directory_blocks, bytes_read, reads
-    double seconds[4]                              # group descriptors, inodes and extents, targets and xattrs, names
 
 cdef class Ext4(Filesystem):
     # One thread at a time.
@@ -24,10 +21,8 @@ cdef class Ext4(Filesystem):
     cdef ext4_superblock_t superblock              # as it was when the map was begun
     cdef int trust                                 # ext4_trust_t
     cdef Recovery recovery                         # None: the journal was empty, or is not replayed
-    cdef readonly list warnings
     cdef readonly str kind                         # "ext2", "ext3" or "ext4"
     cdef ext4_mmp_t mmp                            # multiple mount protection, as superblock
-    cdef ext4_statistics_t counts
     cdef Sweep table_sweep, block_sweep, pointer_sweep
     cdef ExtentTrees trees
     cdef IndirectTrees indirects
@@ -62,4 +57,3 @@ cdef class Ext4(Filesystem):
                           fault_t* fault) noexcept nogil
     cdef int append_extents(self, ExtentMap target, const uint8_t* raw, int layout, uint32_t slot,
                             fault_t* fault) noexcept nogil
-    cdef int check_unchanged(self, fault_t* fault) noexcept nogil

@@ -1,8 +1,7 @@
-# ExtentMap: the files of one file system at one instant, as columns. Filesystem: the interface of every reader.
+# ExtentMap: the files of one file system at one instant, as columns.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
 from splitreel.core.mapfile cimport section_t
 
@@ -76,11 +75,3 @@ cdef class ExtentMap:
     cdef int adopt(self, const section_t* sections, uint64_t problem_count) except -1
     cdef int need_sealed(self) except -1
     cdef int need_index(self, int64_t index, uint64_t count) except -1
-
-cdef class Filesystem:
-    # A reader. Opened on a device; verifies the superblock and refuses unsupported features before all else.
-    cdef readonly BlockDevice device
-    cdef readonly uint32_t block_size
-    cdef readonly object uuid                      # bytes, 16
-    cdef readonly object fs_type                   # "ext4"; None: the class's name in lower case
-    cdef int map_all(self, ExtentMap target, fault_t* fault) noexcept nogil

@@ -1,7 +1,6 @@
 import os
 from collections.abc import Mapping
 
-from splitreel.core.device import BlockDevice
 from splitreel.core.view import Column
 
 def pack_nanoseconds(time: int) -> int: ...
@@ -62,10 +61,3 @@ class ExtentMap:
     @staticmethod
     def load(path: str | bytes | os.PathLike[str]) -> ExtentMap: ...
     def finish(self) -> None: ...
-
-class Filesystem:
-    device: BlockDevice
-    block_size: int
-    uuid: bytes
-    fs_type: str | None
-    def map(self) -> ExtentMap: ...

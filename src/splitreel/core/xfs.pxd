@@ -2,8 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from splitreel.core.extent cimport ExtentMap, Filesystem, file_t
+from splitreel.core.extent cimport ExtentMap, file_t
 from splitreel.core.fault cimport fault_t
+from splitreel.core.filesystem cimport Filesystem
 from splitreel.core.heap cimport HeapWriter
 from splitreel.core.sweep cimport Sweep, block_list_t, block_ref_t
 from splitreel.core.trees cimport tree_t
@@ -25,18 +26,12 @@ cdef struct xfs_slot_t:                            # one inode of a window, as f
     uint32_t fork_count
     int state                                      # inode_state_t
 
-cdef struct xfs_statistics_t:
-    uint64_t inodes, unnamed, directory_blocks, bytes_read, reads
-    double seconds[4]                              # groups, inodes and extents, targets and xattrs, names
-
 cdef class Xfs(Filesystem):
     # One thread at a time.
     cdef xfs_geometry_t geometry
     cdef uint8_t* superblock                       # its sector as it was when the map was begun
     cdef int trust                                 # xfs_trust_t
-    cdef readonly list warnings
     cdef XfsLog log                                # as it was judged; None: nobody looked at it
-    cdef xfs_statistics_t counts
     cdef Sweep chunk_sweep, block_sweep
     cdef XfsGroups groups
     cdef XfsTrees data_trees, attr_trees
@@ -59,7 +54,6 @@ cdef class Xfs(Filesystem):
     cdef int allocate(self, fault_t* fault) noexcept nogil
     cdef void forget(self) noexcept nogil
     cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil
-    cdef int check_unchanged(self, fault_t* fault) noexcept nogil
     cdef int list_chunks(self, fault_t* fault) noexcept nogil
     cdef int list_chunk(self, uint32_t index, fault_t* fault) noexcept nogil
     cdef int scan_inodes(self, ExtentMap target, fault_t* fault) noexcept nogil

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from splitreel import mapping, stack
 from splitreel.config import Job
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap, Filesystem
+from splitreel.core.extent import ExtentMap
+from splitreel.core.filesystem import Filesystem
 from splitreel.core.spans import Linear, SpannedDevice
 from splitreel.errors import MirrorError
 from splitreel.mirror import SplitImage
@@ -39,7 +40,7 @@ def mapped(
         return map_raw(devices[0], stack.file_name(devices[0], image.path))
     filesystem = mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:])
     if warn is not None:
-        for text in getattr(filesystem, "warnings", ()):
+        for text in filesystem.warnings:
             warn(text)
     return filesystem.map()
 
