@@ -143,3 +143,13 @@ def test_any_table_is_either_a_job_or_told_what_is_wrong(table: dict[str, object
         assert found.tape
     except ConfigError as error:
         assert error.mistakes
+
+
+def test_a_budget_is_the_watchdogs_deadline_too_unless_that_is_given() -> None:
+    table = {"tape": "null:", "mirror": {"type": "static", "image": "/i"}}
+
+    assert config.parse({"job": {"j": {**table, "window_ms": 300}}}).job().deadline_ms == 300
+    assert config.parse({"job": {"j": {**table, "window_ms": 300, "deadline_ms": 900}}}).job().deadline_ms == 900
+    for wrong in ({"window_ms": 0}, {"window_ms": 900_000}, {"window_ms": 300, "deadline_ms": 200}):
+        with pytest.raises(ConfigError, match=r"window_ms"):
+            config.parse({"job": {"j": {**table, **wrong}}})

@@ -7,7 +7,7 @@ reads that back. Paths are byte strings. One connection, one thread at a time.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,105 +16,13 @@ from typing import Any
 from splitreel import records
 from splitreel.errors import CatalogError, IntegrityError, NotFound
 from splitreel.records import Member, Segment
+from splitreel.schema import MIGRATIONS, SCHEMA_VERSION
 from splitreel.volume import Label, from_record
 
 FILE_NAME = "catalog.sqlite"
 BATCH = 10_000
 STATES = ("running", "complete", "incomplete")
 
-_SCHEMA_1 = """
-CREATE TABLE backups (
-    id INTEGER PRIMARY KEY,
-    uuid TEXT NOT NULL UNIQUE,
-    created TEXT NOT NULL,
-    host TEXT NOT NULL,
-    device TEXT NOT NULL,
-    job TEXT NOT NULL DEFAULT '',
-    state TEXT NOT NULL CHECK (state IN ('running', 'complete', 'incomplete')),
-    reason TEXT NOT NULL DEFAULT '',
-    files INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,
-    tape_blocks INTEGER NOT NULL DEFAULT 0,
-    seconds REAL NOT NULL DEFAULT 0,
-    window_ms REAL,
-    crc32c INTEGER
-) STRICT;
-CREATE TABLE volumes (
-    id INTEGER PRIMARY KEY,
-    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    uuid TEXT NOT NULL,
-    set_uuid TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    created TEXT NOT NULL,
-    block_size INTEGER NOT NULL,
-    segment_size INTEGER NOT NULL,
-    host TEXT NOT NULL,
-    software TEXT NOT NULL,
-    drive TEXT NOT NULL DEFAULT '',
-    UNIQUE (backup, sequence)
-) STRICT;
-CREATE TABLE segments (
-    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    object INTEGER NOT NULL,
-    blocks INTEGER NOT NULL,
-    crc32c INTEGER NOT NULL,
-    members INTEGER NOT NULL,
-    confirmed REAL NOT NULL,
-    PRIMARY KEY (volume, number)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE members (
-    id INTEGER PRIMARY KEY,
-    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
-    segment INTEGER NOT NULL,
-    path BLOB NOT NULL,
-    type TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    mode INTEGER NOT NULL,
-    block INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    stored INTEGER NOT NULL,
-    extents INTEGER NOT NULL,
-    crc32c INTEGER,
-    target BLOB,
-    part INTEGER,
-    parts INTEGER,
-    of BLOB,
-    at INTEGER NOT NULL,
-    object INTEGER NOT NULL
-) STRICT;
-CREATE INDEX members_path ON members (volume, path);
-CREATE TABLE redo (
-    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
-    path BLOB NOT NULL,
-    size INTEGER NOT NULL,
-    crc32c INTEGER NOT NULL,
-    PRIMARY KEY (volume, path)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE phases (
-    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    started REAL NOT NULL,
-    seconds REAL NOT NULL
-) STRICT;
-CREATE TABLE windows (
-    backup INTEGER NOT NULL REFERENCES backups ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    started REAL NOT NULL,
-    seconds REAL NOT NULL
-) STRICT;
-"""
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA_1.split(";\n"):
-        connection.execute(statement)
-
-
-# MIGRATIONS[n] brings a catalog of schema version n to n + 1
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
-SCHEMA_VERSION = len(MIGRATIONS)
 _MEMBER_COLUMNS = [
     "volume",
     "segment",
@@ -308,7 +216,7 @@ class Catalog:
         """A tape is about to be written from its beginning: what was on it is listed no more, its backups are kept."""
         reason = "its tape was overwritten"
         with self.transaction():
-            for row, backup in list(self._rows("SELECT id, backup FROM volumes WHERE uuid = ?", volume_uuid)):
+            for row, backup in list(self.rows("SELECT id, backup FROM volumes WHERE uuid = ?", volume_uuid)):
                 for table in ("members", "segments", "redo"):
                     self.connection.execute(f"DELETE FROM {table} WHERE volume = ?", (row,))
                 self.finish_backup(backup, "incomplete", reason, files=0, bytes=0, tape_blocks=0)
@@ -320,14 +228,15 @@ class Catalog:
 
     # Reading.
 
-    def _rows(self, statement: str, *parameters: object) -> Iterator[Any]:
+    def rows(self, statement: str, *parameters: object) -> Iterator[Any]:
+        """What a SELECT finds, a tuple a row."""
         with _reported(self.path, "reading"):
             yield from self.connection.execute(statement, parameters)
 
     def backups(self) -> list[Backup]:
         """All backups, oldest first."""
         columns = ", ".join(Backup.__slots__)
-        return [Backup(*row) for row in self._rows(f"SELECT {columns} FROM backups ORDER BY created, id")]
+        return [Backup(*row) for row in self.rows(f"SELECT {columns} FROM backups ORDER BY created, id")]
 
     def backup(self, uuid: str = "") -> Backup:
         """The backup whose UUID begins with ``uuid``; the newest that is complete when empty.
@@ -352,7 +261,7 @@ class Catalog:
             "SELECT id, drive, name, uuid, set_uuid, sequence, created, block_size, segment_size, host, software,"
             " (SELECT uuid FROM backups WHERE id = backup) FROM volumes WHERE backup = ? ORDER BY sequence LIMIT 1"
         )
-        for row, drive, name, uuid, set_uuid, sequence, created, block, segment, host, software, of in self._rows(
+        for row, drive, name, uuid, set_uuid, sequence, created, block, segment, host, software, of in self.rows(
             statement, backup
         ):
             return row, Label(name, uuid, set_uuid, sequence, of, created, block, segment, host, software), drive
@@ -361,25 +270,25 @@ class Catalog:
     def segments(self, volume: int) -> list[Segment]:
         """The confirmed segments of a tape, in order."""
         statement = "SELECT number, object, blocks, crc32c, members FROM segments WHERE volume = ? ORDER BY number"
-        return [Segment(*row) for row in self._rows(statement, volume)]
+        return [Segment(*row) for row in self.rows(statement, volume)]
 
     def members(self, volume: int) -> Iterator[Member]:
         """The members of a tape, in archive order."""
         columns = ", ".join(_MEMBER_COLUMNS[1:])
         statement = f"SELECT {columns} FROM members WHERE volume = ? ORDER BY id"
-        return (_member(row) for row in self._rows(statement, volume))
+        return (_member(row) for row in self.rows(statement, volume))
 
     def redo(self, volume: int) -> list[tuple[bytes, int, int]]:
         """Path, size and CRC32C of the redo members of a tape."""
-        return list(self._rows("SELECT path, size, crc32c FROM redo WHERE volume = ? ORDER BY path", volume))
+        return list(self.rows("SELECT path, size, crc32c FROM redo WHERE volume = ? ORDER BY path", volume))
 
     def phases(self, backup: int) -> list[tuple[str, float, float]]:
         """Name, start and seconds of each phase, in order."""
-        return list(self._rows("SELECT name, started, seconds FROM phases WHERE backup = ? ORDER BY rowid", backup))
+        return list(self.rows("SELECT name, started, seconds FROM phases WHERE backup = ? ORDER BY rowid", backup))
 
     def windows(self, backup: int) -> list[tuple[str, float, float]]:
         """Name, start and seconds of each window, in order."""
-        return list(self._rows("SELECT name, started, seconds FROM windows WHERE backup = ? ORDER BY rowid", backup))
+        return list(self.rows("SELECT name, started, seconds FROM windows WHERE backup = ? ORDER BY rowid", backup))
 
     # The form in which it travels.
 

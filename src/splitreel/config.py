@@ -34,6 +34,7 @@ JOB_KEYS: dict[str, tuple[str, bool]] = {
     "order": ("|".join(ORDERS), False),
     "unquiesce": ("|".join(UNQUIESCE), False),
     "deadline_ms": ("integer", False),
+    "window_ms": ("integer", False),
     "sync_timeout_s": ("number", False),
     "mount": ("path", False),
     "device": ("path", False),
@@ -65,6 +66,7 @@ class Job:
 
     ``mount``: where the mirrored volume is mounted; ``device``: the primary, if named. ``paths``: what to back up of
     the volume, besides the files that the database is discovered to be made of; everything, when there are none.
+    ``window_ms``: the budget of a window, 0 without one; a job whose windows are predicted to exceed it is refused.
     ``volume``, ``others`` (the key ``with``) and ``raw``: what to read inside the split mirror, as on the command line.
     """
 
@@ -74,7 +76,8 @@ class Job:
     quiesce: list[dict[str, Any]] = field(default_factory=list)
     order: str = "premapped"
     unquiesce: str = "after-split"
-    deadline_ms: int = 5000
+    deadline_ms: int = 5000  # of the watchdog; with a budget and without this key, the budget
+    window_ms: int = 0
     sync_timeout_s: float = 24 * 3600.0
     mount: str = ""
     device: str = ""
@@ -215,6 +218,8 @@ class _Checker:
             self.mistake(place, "this is not a table")
             return None
         values = self.table(place, table, JOB_KEYS)
+        if values.get("window_ms") == 0:
+            self.mistake((*place, "window_ms"), "no window takes no time: leave it out for none to be refused")
         if isinstance(values.get("mirror"), dict):
             values["mirror"] = self.kind((*place, "mirror"), values["mirror"], "mirror")
         quiescers = values.get("quiesce", [])
@@ -223,6 +228,8 @@ class _Checker:
         ]
         if len(self.mistakes) > before:
             return None
+        if "window_ms" in values:
+            values.setdefault("deadline_ms", values["window_ms"])
         # a word of the language cannot be a field's name
         job = _with_mount(Job(name, **{{"with": "others"}.get(key, key): value for key, value in values.items()}))
         self.consistency(place, job)
@@ -230,8 +237,11 @@ class _Checker:
 
     def consistency(self, place: tuple[str, ...], job: Job) -> None:
         """What only shows when the keys are seen together."""
+        key = "window_ms" if job.deadline_ms == job.window_ms else "deadline_ms"
         if not 1 <= job.deadline_ms <= DEADLINE_LIMIT_MS:
-            self.mistake((*place, "deadline_ms"), f"it must be 1 to {DEADLINE_LIMIT_MS}")
+            self.mistake((*place, key), f"it must be 1 to {DEADLINE_LIMIT_MS}")
+        elif job.deadline_ms < job.window_ms:
+            self.mistake((*place, key), "the watchdog would close windows that window_ms allows")
         for index, entry in enumerate(job.quiesce):
             if entry.get("busy_timeout_ms", -1) >= job.deadline_ms:
                 self.mistake(

@@ -197,6 +197,16 @@ class QuiesceError(SplitreelError):
     """The database or file system could not be quiesced, or did not stay so."""
 
 
+class BudgetExceeded(QuiesceError):
+    """The next window is likely to exceed the budget of its job; nothing was touched."""
+
+    exit_code = EXIT_OPERATOR
+
+
+class BudgetUnknown(BudgetExceeded):
+    """A job has a budget for its window, and too few windows are known to predict the next one."""
+
+
 class CatalogError(SplitreelError):
     """The catalog could not be read or written."""
 
