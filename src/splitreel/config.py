@@ -61,6 +61,23 @@ class ConfigError(UsageError):
 
 
 @dataclass(frozen=True)
+class Volume:
+    """One mirrored volume of a job.
+
+    ``mount``: where the primary is mounted; ``device``: what it is, if named. ``volume``, ``others`` (the key ``with``)
+    and ``raw``: what to read inside the split mirror, as on the command line.
+    """
+
+    name: str
+    mirror: dict[str, Any]
+    mount: str = ""
+    device: str = ""
+    volume: str = ""
+    others: list[str] = field(default_factory=list)
+    raw: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """One job, validated.
 
@@ -92,6 +109,11 @@ class Job:
     raw: bool = False
     overwrite: bool = False
     strict: bool = False
+
+    @property
+    def mirrored(self) -> tuple[Volume, ...]:
+        """The mirrored volumes that are split together."""
+        return (Volume("", self.mirror, self.mount, self.device, self.volume, self.others, self.raw),)
 
     def record(self) -> dict[str, Any]:
         """As plain data, for the journal; ``Job(**record)`` gives it back."""

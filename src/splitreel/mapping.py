@@ -54,6 +54,38 @@ class MapChanges:
         return {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
+@dataclass(frozen=True)
+class Mapped:
+    """A map, the device that its extents refer to, and the file system; of a raw device there is none."""
+
+    device: BlockDevice
+    map: ExtentMap
+    filesystem: Filesystem | None = None
+
+    def verify_unchanged(self) -> None:
+        """Files were read from a mirror that nobody wrote to meanwhile, as far as superblock and log tell.
+
+        Raises:
+            Stale: it is the live device: what was read is of several moments.
+        """
+        if self.filesystem is None:
+            return
+        try:
+            self.filesystem.verify_unchanged()
+        except errors.Stale as error:
+            why = f"{error.why}: the files on the tape are of several moments"
+            raise errors.Stale(
+                "backing up", why, "Split the mirror, or freeze the file system, then back up again."
+            ) from None
+
+
+def problems(extent_map: ExtentMap) -> list[str]:
+    """What is damaged, a line each; the last one counts those that the map does not list."""
+    found = [f"inode {inode}, offset {offset}: {text}" for inode, offset, text in extent_map.problems]
+    unnamed = extent_map.problem_count - len(found)
+    return [*found, f"{unnamed} more, not listed"] if unnamed else found
+
+
 def diff(old: ExtentMap, new: ExtentMap) -> MapChanges:
     """Compare two maps of one file system.
 
@@ -108,23 +140,6 @@ def open_filesystem(
         raise errors.Unsupported(what, "no known file system found on it", f"Check that it is the right device; {RAW}")
     advice = f"Back it up by other means until this version reads it; {RAW}"
     raise errors.Unsupported(what, f"it holds {kind}, which is not read by this version", advice)
-
-
-def verify_unchanged(filesystem: Filesystem | None) -> None:
-    """Files were read from a mirror that nobody wrote to meanwhile, as far as superblock and log tell; None tells none.
-
-    Raises:
-        Stale: it is the live device: what was read is of several moments.
-    """
-    if filesystem is None:
-        return
-    try:
-        filesystem.verify_unchanged()
-    except errors.Stale as error:
-        why = f"{error.why}: the files on the tape are of several moments"
-        raise errors.Stale(
-            "backing up", why, "Split the mirror, or freeze the file system, then back up again."
-        ) from None
 
 
 def map_device(

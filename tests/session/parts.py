@@ -64,6 +64,7 @@ class KeepingTape(Tape):
         window_ms: float,
         confirmed: Callable[[Mapping[str, Any]], None],
         progress: Callable[[Mapping[str, Any]], None] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> Kept:
         kept = Kept()
         files, extents, names = (np.asarray(c) for c in (source.files, source.extents, source.names))

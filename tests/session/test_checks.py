@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from splitreel.config import Job
+from splitreel.config import Volume
 from splitreel.errors import MirrorError, QuiesceError, UsageError
 from splitreel.mirror import SplitImage
 from splitreel.session import checks
@@ -113,11 +113,11 @@ def test_a_split_leg_that_begins_at_an_offset_is_read_from_there(tmp_path: Path)
     need_root()
     image = tmp_path / "leg"
     image.write_bytes(b"\0" * 1048576 + b"volume" + os.urandom(1 << 20)[6:])
-    job = Job("nightly", "null:", {}, raw=True)
-    with opened(SplitImage(str(image), 1048576), job) as (device,):
+    volume = Volume("", {}, raw=True)
+    with opened(SplitImage(str(image), 1048576), volume) as (device,):
         assert device.pread(0, 4096)[:6] == b"volume"
         assert device.size == 1 << 20
-    with opened(SplitImage(str(image)), job) as (device,):
+    with opened(SplitImage(str(image)), volume) as (device,):
         assert device.pread(0, 4096)[:6] == b"\0" * 6
-    with pytest.raises(MirrorError, match="it has 2097152 bytes"), opened(SplitImage(str(image), 1 << 30), job):
+    with pytest.raises(MirrorError, match="it has 2097152 bytes"), opened(SplitImage(str(image), 1 << 30), volume):
         pass

@@ -7,7 +7,7 @@ written behind the last synchronise is written again over itself; what came befo
 import calendar
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from splitreel import plan, volume
 from splitreel.backup.layout import Layout
@@ -111,7 +111,12 @@ class ResumedBackup(TapeBackup):
         return len(self._kept)
 
     def resume(
-        self, device: BlockDevice, source: ExtentMap, paths: Sequence[bytes], confirmed: Progress | None = None
+        self,
+        device: BlockDevice,
+        source: ExtentMap,
+        paths: Sequence[bytes],
+        confirmed: Progress | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> Result:
         """Write the rest, after ``find``; ``paths`` as they were given to the run that was interrupted.
 
@@ -131,7 +136,7 @@ class ResumedBackup(TapeBackup):
         self.result = run.result
         run.result.window_ms = self.backup.window_ms
         run.result.problems = source.problem_count
-        run.confirmed = confirmed
+        run.confirmed, run.verify = confirmed, verify
         return run.execute(os.fsdecode(device.path))
 
     def _plan_again(self, source: ExtentMap, paths: Sequence[bytes], label: Label) -> Plan:

@@ -139,6 +139,7 @@ class Run:
         self.result = Result(label.backup, label.volume, block_size=made.block_size)
         self.confirmed: Progress | None = None
         self.progress: Progress | None = None
+        self.verify: Callable[[], None] | None = None
         self._backup_row = self._volume_row = 0
         self._recorded = 0  # segments in the catalog
         self.first = 0  # index of the segment that this run begins with
@@ -231,6 +232,8 @@ class Run:
             done = self._close_early()
         self.drive.expect_position(self.layout.end_object())
         self._record(done)
+        if self.verify is not None:
+            self.verify()
         if done < self.plan.segment_count or self.layout.plan is not self.plan:
             self._full()
         try:

@@ -7,7 +7,7 @@ tape is left readable as far as it goes, with a catalog of its own where there i
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -122,11 +122,13 @@ class TapeBackup:
         window_ms: float | None = None,
         confirmed: Progress | None = None,
         progress: Progress | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> Result:
         """Write the files at ``paths`` (all without any) of the file system that ``source`` maps on ``device``.
 
         ``redo`` (name to content) goes into the closing tape file. ``confirmed`` is told what a synchronise has kept,
-        ``progress`` about twice a second what StreamWriter.progress says; both in another thread.
+        ``progress`` about twice a second what StreamWriter.progress says; both in another thread. ``verify`` is called
+        when all is on tape, before that is said: what it raises makes the backup incomplete.
 
         Raises:
             NotFound: a path is not in the map.
@@ -144,7 +146,7 @@ class TapeBackup:
         self.result = run.result
         run.result.window_ms = window_ms
         run.result.problems = source.problem_count
-        run.confirmed, run.progress = confirmed, progress
+        run.confirmed, run.progress, run.verify = confirmed, progress, verify
         closing.redo_members(run.redo)
         return run.execute(os.fsdecode(device.path))
 
@@ -204,8 +206,9 @@ def back_up(
     redo: Mapping[str, bytes] | None = None,
     state: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    verify: Callable[[], None] | None = None,
 ) -> Result:
     """One backup from a device that nobody writes to: an image or a mirror already split. See TapeBackup.run."""
     with TapeBackup(options, state) as tape:
         tape.check()
-        return tape.run(device, source, paths, redo, progress=progress)
+        return tape.run(device, source, paths, redo, progress=progress, verify=verify)

@@ -14,10 +14,9 @@ from splitreel.backup import Incomplete, Options, Result, back_up
 from splitreel.cli import inspect, output, source
 from splitreel.cli.planning import byte_count
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import ORDERS
 from splitreel.drive.address import FORMS
-from splitreel.mapping import verify_unchanged
+from splitreel.mapping import Mapped
 from splitreel.state import state_directory
 
 LOG_SECONDS = 30.0
@@ -96,25 +95,32 @@ def _device(args: argparse.Namespace) -> int:
     state = None if args.tape == "null:" else state_directory(args.state)
     shown = Shown(args)
     with source.opened(args) as devices:
-        device, extent_map = _map(args, devices)
+        found = _map(args, devices)
         paths = [os.fsencode(path).strip(b"/") for path in args.paths]
         try:
-            result = back_up(device, extent_map, options, paths=paths, state=state, progress=shown.progress)
-            verify_unchanged(getattr(args, "filesystem", None))
+            result = back_up(
+                found.device,
+                found.map,
+                options,
+                paths=paths,
+                state=state,
+                progress=shown.progress,
+                verify=found.verify_unchanged,
+            )
         except Incomplete as error:
             shown.end()
             _tell(args, error.result)
             raise
         finally:
             shown.end()
-    inspect.report_problems(extent_map)
+    inspect.report_problems(found.map)
     _tell(args, result)
     if result.catalog_error is not None:
         raise result.catalog_error
     return errors.EXIT_DATA if result.left_out or result.problems else errors.EXIT_DONE
 
 
-def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
+def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> Mapped:
     args.live = False
     return source.mapped(args, devices) if args.map is None else source.loaded(args, devices)
 

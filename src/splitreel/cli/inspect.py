@@ -17,6 +17,7 @@ from splitreel import errors
 from splitreel.cli import output, source
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap, unpack_nanoseconds
+from splitreel.mapping import problems
 
 FILE_DAMAGED, FILE_XATTRS, FILE_TARGET, FILE_INLINE = 1, 2, 4, 8
 EXTENT_INLINE, EXTENT_UNWRITTEN = 0x200, 0x800
@@ -66,7 +67,7 @@ def run_map(args: argparse.Namespace) -> int:
     """The verb map: exit code 3 when something was damaged."""
     began = time.monotonic()
     with source.opened(args) as devices:
-        _, extent_map = source.mapped(args, devices)
+        extent_map = source.mapped(args, devices).map
     mapped = time.monotonic()
     if args.strict and extent_map.problem_count:
         inode, offset, text = extent_map.problems[0]
@@ -86,11 +87,8 @@ def run_map(args: argparse.Namespace) -> int:
 
 def report_problems(extent_map: ExtentMap) -> None:
     """Every damaged object on a line of standard error."""
-    for inode, offset, text in extent_map.problems:
-        output.note(f"splitreel: damaged: inode {inode}, offset {offset}: {text}")
-    unnamed = extent_map.problem_count - len(extent_map.problems)
-    if unnamed:
-        output.note(f"splitreel: damaged: {unnamed} more, not listed")
+    for problem in problems(extent_map):
+        output.note(f"splitreel: damaged: {problem}")
 
 
 def print_stats(extent_map: ExtentMap, map_seconds: float, print_seconds: float, as_json: bool) -> None:
@@ -214,10 +212,10 @@ def run_cat(args: argparse.Namespace) -> int:
     """The verb cat."""
     path = os.fsencode(args.path)
     with source.opened(args) as devices:
-        device, extent_map = source.mapped(args, devices)
-        index = find_file(extent_map, path)
+        found = source.mapped(args, devices)
+        index = find_file(found.map, path)
         sys.stdout.flush()
-        for piece in file_pieces(extent_map, index, device):
+        for piece in file_pieces(found.map, index, found.device):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     return errors.EXIT_DONE
@@ -242,8 +240,8 @@ def find_file(extent_map: ExtentMap, path: bytes) -> int:
     if kind != "file":
         raise errors.UsageError(what, f"it is no regular file but of type {kind}", "Name a regular file.")
     if file["flags"] & FILE_DAMAGED:
-        problems = [text for inode, _, text in extent_map.problems if inode == file["inode"]]
-        raise errors.Corrupt(what, "; ".join(problems) or "its metadata are damaged")
+        damage = [text for inode, _, text in extent_map.problems if inode == file["inode"]]
+        raise errors.Corrupt(what, "; ".join(damage) or "its metadata are damaged")
     return index
 
 

@@ -41,7 +41,7 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run_plan(args: argparse.Namespace) -> int:
     """Map the device, lay its files out, print the layout; 3 when something had to be left out."""
     with source.opened(args) as devices:
-        _, extent_map = source.mapped(args, devices)
+        extent_map = source.mapped(args, devices).map
     plan = Plan.build(
         extent_map,
         order=args.order,

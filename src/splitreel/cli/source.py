@@ -10,7 +10,7 @@ from splitreel.cli import output
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.core.filesystem import Filesystem
-from splitreel.mapping import diff, open_filesystem
+from splitreel.mapping import Mapped, diff, open_filesystem
 from splitreel.raw import map_raw
 
 RAW_KIND = "raw"  # of maps that map_raw makes
@@ -46,21 +46,21 @@ def warn(text: str) -> None:
 
 def filesystem(args: argparse.Namespace, devices: list[BlockDevice]) -> Filesystem:
     """The file system on the first of the devices; its reader's warnings go to standard error."""
-    found = args.filesystem = open_filesystem(devices[0], frozen=args.frozen, live=args.live, others=devices[1:])
+    found = open_filesystem(devices[0], frozen=args.frozen, live=args.live, others=devices[1:])
     for warning in found.warnings:
         warn(warning)
     return found
 
 
-def mapped(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
-    """The device to read file contents from, and the map: of a file system, or of one file with --raw."""
+def mapped(args: argparse.Namespace, devices: list[BlockDevice]) -> Mapped:
+    """The map of a file system, or of one file with --raw."""
     if args.raw:
-        return devices[0], map_raw(devices[0], stack.file_name(devices[0], args.device))
+        return Mapped(devices[0], map_raw(devices[0], stack.file_name(devices[0], args.device)))
     found = filesystem(args, devices)
-    return found.device, found.map()
+    return Mapped(found.device, found.map(), found)
 
 
-def loaded(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockDevice, ExtentMap]:
+def loaded(args: argparse.Namespace, devices: list[BlockDevice]) -> Mapped:
     """As ``mapped``, of a saved map.
 
     Raises:
@@ -74,11 +74,11 @@ def loaded(args: argparse.Namespace, devices: list[BlockDevice]) -> tuple[BlockD
     if args.raw:
         if saved.fs_type != RAW_KIND:
             raise errors.Stale(f"map {args.map}", f"it is of a file system, {saved.fs_type}, not of a raw device")
-        return devices[0], saved
+        return Mapped(devices[0], saved)
     found = filesystem(args, devices)
     if found.uuid != saved.uuid:
         raise errors.Stale(f"map {args.map}", f"it is of file system {UUID(bytes=saved.uuid)}, not of this device's")
     # A map saved with --live knows nothing of the journal: its names and places may be older than the bytes read here.
     if found.device is not devices[0] and diff(saved, found.map()).any:
         raise errors.Stale(f"map {args.map}", "it is not what the device holds once its journal is replayed")
-    return found.device, saved
+    return Mapped(found.device, saved, found)

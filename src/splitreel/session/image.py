@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from splitreel import mapping, stack
-from splitreel.config import Job
+from splitreel.config import Volume
 from splitreel.core.device import BlockDevice
-from splitreel.core.extent import ExtentMap
-from splitreel.core.filesystem import Filesystem
 from splitreel.core.spans import Linear, SpannedDevice
 from splitreel.errors import MirrorError
+from splitreel.mapping import Mapped
 from splitreel.mirror import SplitImage
 from splitreel.raw import map_raw
 
@@ -18,8 +17,8 @@ Warn = Callable[[str], None]
 
 
 @contextmanager
-def opened(image: SplitImage, job: Job, warn: Warn | None = None) -> Iterator[list[BlockDevice]]:
-    """The volume of a split mirror, read-only, and the job's further devices.
+def opened(image: SplitImage, volume: Volume, warn: Warn | None = None) -> Iterator[list[BlockDevice]]:
+    """The volume of a split mirror, read-only, and the further devices named with it.
 
     Raises:
         MirrorError: it is shorter than its offset.
@@ -27,37 +26,22 @@ def opened(image: SplitImage, job: Job, warn: Warn | None = None) -> Iterator[li
         SplitreelError: there is no such volume; see stack.open_volume.
     """
     with ExitStack() as held:
-        first, *others = (held.enter_context(BlockDevice(path)) for path in (image.path, *job.others))
+        first, *others = (held.enter_context(BlockDevice(path)) for path in (image.path, *volume.others))
         devices = [_from_offset(first, image.offset), *others]
-        yield [stack.open_volume(devices, job.volume or None, raw=job.raw, warn=warn), *devices[1:]]
+        yield [stack.open_volume(devices, volume.volume or None, raw=volume.raw, warn=warn), *devices[1:]]
 
 
 def mapped(
-    image: SplitImage, devices: list[BlockDevice], job: Job, *, frozen: bool, warn: Warn | None = None
-) -> ExtentMap:
-    """The map of what ``opened`` gave: of a file system, or of one file when the job is raw."""
-    if job.raw:
-        return map_raw(devices[0], stack.file_name(devices[0], image.path))
+    image: SplitImage, devices: list[BlockDevice], volume: Volume, *, frozen: bool, warn: Warn | None = None
+) -> Mapped:
+    """What ``opened`` gave, mapped: a file system, or one file when the volume is raw."""
+    if volume.raw:
+        return Mapped(devices[0], map_raw(devices[0], stack.file_name(devices[0], image.path)))
     filesystem = mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:])
     if warn is not None:
         for text in filesystem.warnings:
             warn(text)
-    return filesystem.map()
-
-
-def contents(devices: list[BlockDevice], job: Job, *, frozen: bool) -> tuple[BlockDevice, Filesystem | None]:
-    """The device that such a map's extents refer to, and the file system, for mapping.verify_unchanged."""
-    if job.raw:
-        return devices[0], None
-    filesystem = mapping.open_filesystem(devices[0], frozen=frozen, others=devices[1:])
-    return filesystem.device, filesystem
-
-
-def problems(extent_map: ExtentMap) -> list[str]:
-    """What is damaged, a line each; the last one counts those that the map does not list."""
-    found = [f"inode {inode}, offset {offset}: {text}" for inode, offset, text in extent_map.problems]
-    unnamed = extent_map.problem_count - len(found)
-    return [*found, f"{unnamed} more, not listed"] if unnamed else found
+    return Mapped(filesystem.device, filesystem.map(), filesystem)
 
 
 def _from_offset(device: BlockDevice, offset: int) -> BlockDevice:

@@ -11,30 +11,18 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from splitreel import config, hostmap, mapping, mirror, quiesce
+from splitreel import config, mapping, quiesce
 from splitreel.backup import Result
-from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
-from splitreel.errors import (
-    EndOfMedium,
-    FilesystemError,
-    IntegrityError,
-    LimitReached,
-    MapError,
-    MirrorError,
-    QuiesceError,
-    SplitreelError,
-    TapeError,
-    Unsupported,
-)
+from splitreel.errors import EndOfMedium, IntegrityError, MapError, QuiesceError, SplitreelError, TapeError
 from splitreel.journal import Journal
 from splitreel.session import checks
-from splitreel.session.image import contents, mapped, opened, problems
+from splitreel.session.mirrored import MirroredVolume
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
 from splitreel.session.window import Window, short_window
@@ -128,23 +116,19 @@ class Session:
         self._queued: list[Mapping[str, Any]] = []
         self._begun = time.monotonic()
         self._undo = UndoStack()
-        self._mirror = mirror.create(job.mirror)
         self._quiescers = [quiesce.create(settings) for settings in job.quiesce]
+        self._frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
+        self._volumes = [MirroredVolume(volume, self._frozen, self._note) for volume in job.mirrored]
         self._window = Window(self._quiescers, job.deadline_ms)
         self._second: Window | None = None
         self._tape = self.tape()
         self._journal: Journal | None = None
         self._in_window = False
         self._kept_on_tape = False
-        self._primary = ""
-        self._identity: tuple[str, bytes, int, int] = ("", b"", 0, 0)
-        self._extents: ExtentMap | None = None
         self._files: list[str] = []
-        self._paths: list[bytes] = []
         self._facts: dict[str, str] = {}
         self._redo: dict[str, bytes] = {}
         self._prepared = 0.0
-        self._image = mirror.SplitImage("")
         self._steps = {name: getattr(self, f"_{name}") for name in phase_order(job.order, job.unquiesce)}
 
     def enter(self, phase: str) -> None:
@@ -174,7 +158,8 @@ class Session:
         """Let drive, mirror and journal go; what was begun stays as it is. Harmless twice."""
         self._window.end()
         self._tape.close()
-        self._mirror.close()
+        for volume in self._volumes:
+            volume.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -203,75 +188,33 @@ class Session:
         """Everything that can be checked; a failure leaves database and mirror as they were."""
         for quiescer in self._quiescers:
             quiescer.check()
-        self._mirror.check()
-        frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
+        for volume in self._volumes:
+            volume.mirror.check()
         checks.enough_space(self.state)
-        checks.keep_apart(checks.own_files(self.state, self.job.tape, self._mirror.files()), frozen)
-        self._check_primary()
+        others = [path for volume in self._volumes for path in volume.mirror.files()]
+        checks.keep_apart(checks.own_files(self.state, self.job.tape, others), self._frozen)
+        for volume in self._volumes:
+            volume.check_primary()
         self._tape.check()
-
-    def _check_primary(self) -> None:
-        """The primary is of a kind that can be read, and its superblock says which file system it is."""
-        self._primary = self.job.device
-        if not self._primary and self.job.mount:
-            self._primary = checks.device_of(self.job.mount)
-        if not self.job.raw and (self._primary or self.job.mirror["type"] == "static"):
-            with self._opened_primary() as device:
-                filesystem = mapping.open_filesystem(device, live=True)
-                self._identity = (filesystem.fs_type or "", filesystem.uuid, filesystem.block_size, device.size)
-
-    @contextlib.contextmanager
-    def _opened_primary(self) -> Iterator[BlockDevice]:
-        """The file system's own device; where none is known, the volume in a static mirror's image."""
-        if self._primary:
-            with BlockDevice(self._primary) as device:
-                yield device
-            return
-        image = mirror.SplitImage(self.job.mirror["image"], self.job.mirror.get("offset", 0))
-        with opened(image, self.job) as devices:
-            yield devices[0]
 
     # The phases.
 
     def _establish(self) -> None:
         """Sync primary to mirror and wait until it is in sync."""
-        self._mirror.establish()
-        self._mirror.wait_in_sync(self.job.sync_timeout_s)
+        for volume in self._volumes:
+            volume.mirror.establish()
+        for volume in self._volumes:
+            volume.mirror.wait_in_sync(self.job.sync_timeout_s)
 
     def _map(self) -> None:
         """Map every file to its extents: from the primary, or from the split mirror in the order ``postsplit``."""
-        if self.job.order == "postsplit":
-            self._map_image()
-        elif self.job.raw:
-            return  # one file, and all of it: there is nothing to find out before
-        elif self.job.order == "conventional":
-            self._map_held()
-        else:
-            self._map_live()
-
-    def _map_image(self) -> None:
-        with opened(self._image, self.job, self._note) as devices:
-            self._extents = mapped(self._image, devices, self.job, frozen=self._was_frozen(), warn=self._note)
-
-    def _map_live(self) -> None:
-        """A live map may be torn; the check makes it right, so what is damaged in it is no error."""
-        if self.job.mount:
-            checks.write_back(self.job.mount)
-        try:
-            with self._opened_primary() as device:
-                self._extents = mapping.map_device(device, live=True)
-        except Unsupported:
-            raise
-        except (FilesystemError, MapError, IntegrityError, LimitReached) as failure:
-            self._note(f"the live primary could not be mapped ({failure}); the split mirror will be")
-
-    def _map_held(self) -> None:
-        """Within the window, as a conventional backup does: through the kernel, file by file, where it is mounted."""
-        if self.job.mount:
-            self._extents = hostmap.map_mounted(self.job.mount, *self._identity)
-        else:
-            with self._opened_primary() as device:
-                self._extents = mapping.map_device(device, live=True)
+        for volume in self._volumes:
+            if self.job.order == "postsplit":
+                volume.map_image()
+            elif self.job.order == "conventional":
+                volume.map_held()
+            else:
+                volume.map_live()
 
     def _quiesce(self) -> None:
         """Hold the database, innermost its file system. All that is slow is done before the first writer waits."""
@@ -279,14 +222,13 @@ class Session:
         self._prepared = time.monotonic()
         self._window.prepare(self._last_before_window)
         self._undo.push("unquiesce", self._let_go, first=True)
-        self._write("quiesce", mounts=[mount for quiescer in self._quiescers for mount in quiescer.frozen()])
+        self._write("quiesce", mounts=self._frozen)
         self._in_window = True
         self._window.open()
 
     def _last_before_window(self) -> None:
-        self._mirror.flush()
-        if not self._mirror.is_in_sync():
-            raise MirrorError(self._mirror.name, "it is no longer in sync", "Nothing was quiesced; run it again.")
+        for volume in self._volumes:
+            volume.make_ready()
         self._tape.still_ready()
 
     def _discover(self) -> None:
@@ -298,16 +240,16 @@ class Session:
 
     def _prepare(self) -> None:
         """Freeze the list of files; refuse what is not on the mirrored volume."""
-        if self.job.mount:
-            self._paths = checks.within(self.job.mount, self._files)
+        volume = self._volumes[0]
+        if volume.settings.mount:
+            volume.paths = checks.within(volume.settings.mount, self._files)
         elif self._files:
             raise QuiesceError("discover", "without `mount` the files' place on the volume is unknown", "Set `mount`.")
 
     def _split(self) -> None:
         """Part the mirror from the primary; a split that the watchdog overtook is no copy."""
-        start = time.monotonic_ns()
-        self._image = self._mirror.split()
-        self.result.split_ms = (time.monotonic_ns() - start) / 1e6
+        for volume in self._volumes:
+            self.result.split_ms += volume.split()
         if cause := self._window.fired():
             raise QuiesceError(
                 "split",
@@ -322,7 +264,8 @@ class Session:
         self._window.judge()
         self._take_redo()
         self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
-        self._write("split", image=self._image.path, offset=self._image.offset, files=self._files, facts=self._facts)
+        image = self._volumes[0].image
+        self._write("split", image=image.path, offset=image.offset, files=self._files, facts=self._facts)
 
     def _take_redo(self) -> None:
         """What the database gives only now; a hot backup state, in which nobody waited, ends with it."""
@@ -340,44 +283,45 @@ class Session:
 
     def _check(self) -> None:
         """Map the split mirror in full and say what differs: only this map is believed."""
-        before = self._extents
-        if self.job.order != "postsplit" or before is None:
-            self._map_image()
-        assert self._extents is not None
-        if self._identity[1] and self._extents.uuid != self._identity[1]:
-            raise MirrorError(
-                self._mirror.name, "it holds another file system than the primary", "Correct `image` and `mount`."
-            )
-        for path in self._paths:
-            if self._extents.find(path) < 0:
-                raise MirrorError(self._mirror.name, f"it does not hold {os.fsdecode(path)}, which was discovered")
-        if before is not None and before is not self._extents and self.job.order == "premapped":
-            self._compare(before, self._extents)
-        self.result.files, self.result.extents = self._extents.file_count, self._extents.extent_count
-        self.result.problems = self._extents.problem_count
-        for problem in problems(self._extents):
-            self._note(f"damaged: {problem}")
+        for volume in self._volumes:
+            found = volume.check().map
+            if volume.before is not None and self.job.order == "premapped":
+                self._compare(volume.before, found)
+            volume.before = None
+            self.result.files += found.file_count
+            self.result.extents += found.extent_count
+            self.result.problems += found.problem_count
+            for problem in mapping.problems(found):
+                self._note(f"damaged: {problem}")
 
     def _compare(self, before: ExtentMap, after: ExtentMap) -> None:
         try:
-            self.result.changes = mapping.diff(before, after).counts()
+            for kind, count in mapping.diff(before, after).counts().items():
+                self.result.changes[kind] = self.result.changes.get(kind, 0) + count
         except (IntegrityError, MapError) as failure:
             # The live map was torn; what is backed up is the other one.
             self._note(f"what changed since the live map cannot be told ({failure})")
 
     def _backup(self) -> None:
         """Write the identified files from the split mirror to tape, and what the database gives only now."""
+        volume = self._volumes[0]
+        source = volume.found
+        assert source is not None
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
         if paths:
-            paths += [path for path in self._paths if path not in paths]
+            paths += [path for path in volume.paths if path not in paths]
         self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(self._redo))
-        assert self._extents is not None
-        with opened(self._image, self.job) as devices:
-            device, filesystem = contents(devices, self.job, frozen=self._was_frozen())
-            self.result.backup = self._tape.run(
-                device, self._extents, paths, self._redo, self.result.window_ms, self._confirmed, self._progress
-            )
-            mapping.verify_unchanged(filesystem)
+        window_ms = self.result.window_ms
+        self.result.backup = self._tape.run(
+            source.device,
+            source.map,
+            paths,
+            self._redo,
+            window_ms,
+            self._confirmed,
+            self._progress,
+            source.verify_unchanged,
+        )
 
     def _progress(self, seen: Mapping[str, Any]) -> None:
         self._report({"event": "progress", **seen})
@@ -392,7 +336,8 @@ class Session:
 
     def _cleanup(self) -> None:
         """Rejoin the mirror, copying only what changed."""
-        self.result.dirty_bytes = self._mirror.dirty_bytes()
+        dirty = [count for volume in self._volumes if (count := volume.mirror.dirty_bytes()) is not None]
+        self.result.dirty_bytes = sum(dirty) if dirty else None
         self._put_back()
         self._undo.drop("split")
         self.result.second_window_ms = self._second.milliseconds if self._second is not None else 0.0
@@ -411,11 +356,8 @@ class Session:
 
     def _put_back(self) -> None:
         self._write("rejoin")
-        if self._mirror.state() in ("split", "rejoining", "unknown"):
-            self._mirror.rejoin(self._hold)
-        else:
-            # Never parted, or nobody knows what changed: then it is copied in full, and the next session waits for it.
-            self._mirror.establish()
+        for volume in self._volumes:
+            volume.put_back(self._hold)
         self._write("rejoined")
 
     def _hold(self) -> Window:
@@ -432,7 +374,8 @@ class Session:
         if resumable and isinstance(failure, TapeError):
             self._undo.drop("split")
             failure.advice = "The mirror stays split. See to the drive, then run `splitreel resume`, which goes on."
-        self._mirror.close()  # a reply that came too late would be taken for the next one's
+        for volume in self._volumes:
+            volume.mirror.close()  # a reply that came too late would be taken for the next one's
         failures = self._undo.run()
         self._in_window = False
         error = str(failure) or "interrupted"
@@ -445,9 +388,6 @@ class Session:
         self._tell(event="failed", error=error)
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")
-
-    def _was_frozen(self) -> bool:
-        return checks.is_frozen(self.job.mount, [mount for held in self._quiescers for mount in held.frozen()])
 
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None and not self._in_window:

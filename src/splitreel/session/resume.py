@@ -14,7 +14,7 @@ from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
 from splitreel.session import checks
-from splitreel.session.image import contents, mapped, opened, problems
+from splitreel.session.image import mapped, opened
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
 
@@ -147,18 +147,21 @@ def _finish(
     mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
     frozen = checks.is_frozen(job.mount, mounts)
     image = mirror.SplitImage(split["image"], split["offset"])
-    with opened(image, job) as devices, ResumedBackup(options_of(job), state) as backup:
+    (volume,) = job.mirrored
+    with opened(image, volume) as devices, ResumedBackup(options_of(job), state) as backup:
         kept = backup.find(confirmed["backup"])
-        source = mapped(image, devices, job, frozen=frozen)
-        device, filesystem = contents(devices, job, frozen=frozen)
+        source = mapped(image, devices, volume, frozen=frozen)
         paths = [os.fsencode(path) for path in begun["paths"]]
         result = backup.resume(
-            device, source, paths, lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts)
+            source.device,
+            source.map,
+            paths,
+            lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts),
+            source.verify_unchanged,
         )
-        mapping.verify_unchanged(filesystem)
     more = result.segments - kept
     done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
-    done.lines += [f"damaged: {problem}" for problem in problems(source)]
+    done.lines += [f"damaged: {problem}" for problem in mapping.problems(source.map)]
     done.lines += [f"left out: {path.decode('utf-8', 'backslashreplace')}: {why}" for path, why in result.left_out]
     done.is_partial = bool(result.problems or result.left_out)
 

@@ -57,13 +57,14 @@ class Tape:
         window_ms: float,
         confirmed: Told,
         progress: Told | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> Result:
         """Write the files at ``paths``, or all without any; ``confirmed`` is told what a synchronise has kept.
 
         Raises:
             SplitreelError: as TapeBackup.run.
         """
-        return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress)
+        return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress, verify)
 
     def remember(self, phases: Sequence[Span], windows: Sequence[Span]) -> None:
         """Complete the catalog with the session's phases and windows."""
