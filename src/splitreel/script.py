@@ -10,7 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splitreel.errors import SplitreelError
@@ -39,20 +39,32 @@ def runnable(command: Sequence[str]) -> str:
     return ""
 
 
-def run(command: Sequence[str], timeout_s: float, kind: type[SplitreelError], what: str) -> list[str]:
+def run(
+    command: Sequence[str],
+    timeout_s: float,
+    kind: type[SplitreelError],
+    what: str,
+    started: Callable[[int], None] = lambda group: None,
+) -> list[str]:
     """Run a command that only acts; returns its remarks, the ``#INFO`` lines without that word.
+
+    ``started`` is called with the number of its process group.
 
     Raises:
         kind: it failed, printed anything else, or took longer than ``timeout_s``; its process group is then killed.
     """
-    remarks, others = output(command, timeout_s, kind, what)
+    remarks, others = output(command, timeout_s, kind, what, started)
     if others:
         raise kind(what, f"{command[0]} printed: {others[0]}", f"Lines other than {INFO} count as failure.")
     return remarks
 
 
 def output(
-    command: Sequence[str], timeout_s: float, kind: type[SplitreelError], what: str
+    command: Sequence[str],
+    timeout_s: float,
+    kind: type[SplitreelError],
+    what: str,
+    started: Callable[[int], None] = lambda group: None,
 ) -> tuple[list[str], list[str]]:
     """Run a command that answers; returns its remarks and its other lines.
 
@@ -70,6 +82,7 @@ def output(
         )
     except OSError as error:
         raise kind(what, f"{command[0]}: {error.strerror}", "Check the command in the configuration.") from error
+    started(process.pid)
     with process:
         try:
             printed, _ = process.communicate(timeout=timeout_s)

@@ -64,10 +64,12 @@ def test_a_command_that_cannot_run_is_refused_before_the_window(tmp_path: Path) 
 
 def test_the_watchdog_is_given_the_release(tmp_path: Path) -> None:
     quiescer, _ = quiescer_of(tmp_path)
-    ((kind, command),) = quiescer.releases()
+    quiescer.prepare()
+    (_, (kind, command)) = quiescer.releases()
     assert kind == "run"
     assert isinstance(command, tuple)
     assert command[0].startswith("/")
+    quiescer.close()
 
 
 def test_every_listed_kind_exists_and_an_unknown_one_is_refused() -> None:

@@ -152,6 +152,65 @@ def test_a_window_that_took_too_long_is_judged(calls: list[str]) -> None:
     assert calls[-2:] == ["db unquiesce", "db close"]
 
 
+def test_what_the_deadline_ends_while_it_is_quiesced_is_told_so(calls: list[str]) -> None:
+    class Killed(Part):
+        def quiesce(self) -> int:
+            time.sleep(0.3)
+            raise QuiesceError(self.name, "its lock holder has died")
+
+    with pytest.raises(QuiesceError, match="the deadline passed while"), Window([Killed("db", calls)], 50):
+        raise AssertionError("not reached")
+
+
+def test_a_freeze_that_the_deadline_overtook_is_not_gone_on_with(calls: list[str]) -> None:
+    class Slow(Part):
+        def quiesce(self) -> int:
+            since = super().quiesce()
+            time.sleep(0.3)
+            return since
+
+    with pytest.raises(QuiesceError, match="the deadline passed before"), Window([Slow("fs", calls)], 50):
+        raise AssertionError("not reached")
+    assert calls[-2:] == ["fs unquiesce", "fs close"]
+
+
+def test_the_deadline_is_for_the_wait_of_writers_not_for_our_own_for_a_lock(calls: list[str]) -> None:
+    class Waiting(Part):
+        def quiesce(self) -> int:
+            time.sleep(1.2)
+            return super().quiesce()
+
+    with Window([Waiting("db", calls), Part("fs", calls)], 2000) as window:
+        time.sleep(1.2)
+    assert window.cause == ""
+
+
+def test_a_watchdog_that_was_killed_ends_the_window(calls: list[str]) -> None:
+    window = Window([Part("db", calls)], 5000)
+    window.prepare()
+    window.open()
+    assert window._watchdog is not None
+    os.kill(window._watchdog.pid, signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(QuiesceError, match="the watchdog died before"):
+        window.require_held("split")
+    window.close()
+    with pytest.raises(QuiesceError, match="the watchdog died"):
+        window.judge()
+    window.end()
+
+
+def test_every_statement_of_the_window_is_timed_in_its_order(calls: list[str]) -> None:
+    with Window([Part("db", calls), Part("fs", calls)], 5000) as window:
+        window.timed("split m", lambda: time.sleep(0.01))
+    names = [stage.name for stage in window.stages]
+    assert names == ["quiesce db", "quiesce fs", "split m", "unquiesce fs", "unquiesce db"]
+    times = [moment for stage in window.stages for moment in stage[1:]]
+    assert times == sorted(times)
+    assert window.opened_ns <= times[1]
+    assert times[-1] <= window.closed_ns
+
+
 def test_without_a_file_system_to_freeze_there_is_no_short_window() -> None:
     with pytest.raises(QuiesceError, match="only under a freeze"):
         short_window([{"type": "command", "quiesce": "true", "unquiesce": "true"}], 100)

@@ -9,8 +9,8 @@ from typing import Any, Protocol, cast
 
 from splitreel import kinds
 
-# Plain data for the watchdog: ("thaw", directory fd), ("zero", fd of a switch to set to 0), ("kill", pidfd),
-# ("run", (program, argument...)).
+# Plain data for the watchdog: ("kill", pidfd), ("group", fd of a file with the number of a process group to kill, 8
+# bytes, 0 for none), ("zero", fd of a switch to set to 0), ("thaw", directory fd), ("run", (program, argument...)).
 Release = tuple[str, int | tuple[str, ...]]
 
 

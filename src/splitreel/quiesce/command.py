@@ -1,7 +1,8 @@
 """command holds whatever a site's own scripts can hold. It knows only their outcome.
 
 Contract: each command ends with status 0 and prints nothing but lines that begin with ``#INFO``; ``discover`` prints,
-besides those, one absolute path a line. ``unquiesce`` must be harmless when nothing is held. A template:
+besides those, one absolute path a line. ``unquiesce`` must be harmless when nothing is held, and after a ``quiesce``
+that was killed half-way: the deadline does that, and the death of the session. A template:
 
     [[job.NAME.quiesce]]
     type = "command"
@@ -11,6 +12,7 @@ besides those, one absolute path a line. ``unquiesce`` must be harmless when not
     timeout_s = 3
 """
 
+import os
 import time
 from typing import ClassVar
 
@@ -48,6 +50,7 @@ class Command:
         self._prepare = script.argv(prepare)
         self._timeout_s = timeout_s
         self._held = False
+        self._group = -1
         self.name = f"command {self._hold[0] if self._hold else ''}"
         self.remarks: list[str] = []
 
@@ -60,13 +63,15 @@ class Command:
             self.remarks += script.run(self._verify, self._timeout_s, QuiesceError, f"{self.name}: check")
 
     def prepare(self) -> None:
-        """Run the ``prepare`` command."""
+        """Run the ``prepare`` command; make the file in memory that tells the watchdog which command runs."""
+        if self._group < 0:
+            self._group = os.memfd_create("splitreel-group")
         if self._prepare:
             self.remarks += script.run(self._prepare, self._timeout_s, QuiesceError, f"{self.name}: prepare")
 
     def releases(self) -> list[Release]:
-        """The unquiesce command."""
-        return [("run", tuple(self._let_go))]
+        """The end of a quiesce command that still runs, which would hold what nobody releases; then unquiesce."""
+        return [("group", self._group), ("run", tuple(self._let_go))]
 
     def frozen(self) -> list[str]:
         """Unknown, so none: what the command freezes itself is the site's to keep apart from splitreel's state."""
@@ -76,8 +81,16 @@ class Command:
         """Run the quiesce command."""
         self._held = True
         since = time.monotonic_ns()
-        self.remarks += script.run(self._hold, self._timeout_s, QuiesceError, f"{self.name}: quiesce")
+        try:
+            what = f"{self.name}: quiesce"
+            self.remarks += script.run(self._hold, self._timeout_s, QuiesceError, what, self._running)
+        finally:
+            self._running(0)
         return since
+
+    def _running(self, group: int) -> None:
+        if self._group >= 0:
+            os.pwrite(self._group, group.to_bytes(8, "little"), 0)
 
     def discover(self) -> Discovery:
         """The paths that the discover command prints."""
@@ -107,4 +120,7 @@ class Command:
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close the file in memory."""
+        if self._group >= 0:
+            os.close(self._group)
+            self._group = -1

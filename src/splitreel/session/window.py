@@ -9,15 +9,22 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from splitreel import quiesce
 from splitreel.errors import QuiesceError
 from splitreel.quiesce import Quiescer
 from splitreel.watchdog import Watchdog
 
-# What cannot wait for anything comes first: a site's command may hang, and would keep all behind it waiting.
-RELEASE_ORDER = ("thaw", "zero", "kill", "run")
+Value = TypeVar("Value")
+
+
+class Stage(NamedTuple):
+    """What was done inside a window, and when; times of CLOCK_MONOTONIC."""
+
+    name: str
+    begun_ns: int
+    ended_ns: int
 
 
 def short_window(settings: Sequence[Mapping[str, Any]], deadline_ms: int) -> "Window":
@@ -39,11 +46,17 @@ class Window:
         self.opened_ns = 0
         self.closed_ns = 0
         self.cause = ""
+        self.stages: list[Stage] = []
         self._quiescers = list(quiescers)
         self._deadline_ms = deadline_ms
         self._watchdog: Watchdog | None = None
         self._collecting = False
-        self._open = False
+        self._open = self._was_opened = False
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether ``open`` was called, so that a writer may have waited."""
+        return self._was_opened
 
     @property
     def milliseconds(self) -> float:
@@ -60,7 +73,6 @@ class Window:
             quiescer.prepare()
         last()
         releases = [release for quiescer in reversed(self._quiescers) for release in quiescer.releases()]
-        releases.sort(key=lambda release: RELEASE_ORDER.index(release[0]))
         self._watchdog = Watchdog(releases, self._deadline_ms)
 
     def open(self) -> None:
@@ -74,11 +86,45 @@ class Window:
         self._collecting = gc.isenabled()
         gc.collect()
         gc.disable()
-        self._open = True
+        self._open = self._was_opened = True
         self._watchdog.arm()
         for quiescer in self._quiescers:
-            since = quiescer.quiesce()
-            self.opened_ns = self.opened_ns or since
+            self._hold(quiescer, self._watchdog)
+
+    def _hold(self, quiescer: Quiescer, watchdog: Watchdog) -> None:
+        """Hold one, and see that everything held so far still is; what the watchdog ended is told as such."""
+        try:
+            since = self.timed(f"quiesce {quiescer.name}", quiescer.quiesce)
+        except QuiesceError as failure:
+            if cause := watchdog.fired():
+                raise QuiesceError(quiescer.name, f"{cause} while it was quiesced", failure.advice) from failure
+            raise
+        if since and not self.opened_ns:
+            # Until now nobody waited, only we: for a lock. The deadline is for the writers' wait.
+            self.opened_ns = since
+            watchdog.arm(since)
+        self.require_held(quiescer.name)
+
+    def timed(self, name: str, action: Callable[[], Value]) -> Value:
+        """Do something inside the window and note when; also when it fails."""
+        begun = time.monotonic_ns()
+        try:
+            return action()
+        finally:
+            self.stages.append(Stage(name, begun, time.monotonic_ns()))
+
+    def require_held(self, what: str) -> None:
+        """Refuse to go on when everything was let go behind the session's back, or nobody guards it any more.
+
+        Raises:
+            QuiesceError: the deadline passed, or the watchdog died, before ``what`` was done.
+        """
+        if cause := self.fired():
+            raise QuiesceError(
+                what,
+                f"{cause} before it was done: the split would not be consistent, and is not used",
+                f"Find out what took longer than {self._deadline_ms} ms, or raise `deadline_ms`.",
+            )
 
     def fired(self) -> str:
         """Why everything was let go too early, or ""."""
@@ -95,7 +141,7 @@ class Window:
         failures: list[BaseException] = []
         for quiescer in reversed(self._quiescers):
             try:
-                quiescer.unquiesce()
+                self.timed(f"unquiesce {quiescer.name}", quiescer.unquiesce)
             # Whatever it is, an interrupt included: the next one's writers wait too.
             except BaseException as failure:
                 failures.append(failure)
