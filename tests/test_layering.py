@@ -56,6 +56,7 @@ TABLE = {
     "core.sg*": "core.fault core.sense core.tape errors",
     "core.iscsi*": "core.fault core.sense core.tape errors",
     "core.softdrive*": "core.fault core.checksum core.sense core.tape errors",
+    "core.pages*": "core.fault core.checksum core.view",
     "core.stream*": "core.fault core.checksum core.device core.engine core.view core.columns core.paths core.extent"
     " core.runs core.pax* core.manifest core.plan* core.sense core.tape",
     # Python. What is in one line of rooms does not meet what is in another unless the right side says so.

@@ -1,0 +1,1 @@
+"""The checks of database pages: kept pages, and whole data directories of real servers."""
