@@ -9,7 +9,7 @@ from typing import Any
 
 from splitreel import errors, records
 from splitreel.catalog import Backup, Catalog
-from splitreel.cli import output
+from splitreel.cli import databases, output
 from splitreel.drive import Drive, open_recorded
 from splitreel.drive.address import FORMS
 from splitreel.reading import all_records, label_of
@@ -27,9 +27,16 @@ LISTED = 100  # problems shown one by one on a terminal; JSON has all
 
 def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add this module's verbs."""
-    parser = verbs.add_parser("restore", help="bring a backup, or part of it, into a directory", epilog=FORMS)
+    parser = verbs.add_parser(
+        "restore",
+        help="bring a backup, or part of it, or one of its databases, into a directory",
+        usage="splitreel restore --to DIR [--tape TAPE] [OPTION...] [PATH...]\n       "
+        "splitreel restore --database DIR [--name NAME] [--drill] [--tape TAPE] [OPTION...]",
+        epilog=FORMS,
+    )
     _source(parser)
-    parser.add_argument("--to", metavar="DIR", required=True, help="directory restored into; must be empty or new")
+    parser.add_argument("--to", metavar="DIR", help="directory restored into; must be empty or new")
+    databases.add_options(parser)
     parser.add_argument("--force", action="store_true", help="restore into a directory that is not empty")
     parser.add_argument("paths", metavar="PATH", nargs="*", help="paths or patterns (*, ?, [..], **); default: all")
     parser.set_defaults(run=run_restore)
@@ -110,6 +117,10 @@ def _tell(args: argparse.Namespace, kind: str, found: list[tuple[bytes, str]], c
 
 def run_restore(args: argparse.Namespace) -> int:
     """The verb restore: 3 when something is not as it was."""
+    if databases.wanted(args):
+        with ExitStack() as held:
+            source = Source(args, held)
+            return databases.restore(args, source.drive, source.wanted, source.members, _on_segment)
     began = time.monotonic()
     with ExitStack() as held:
         source = Source(args, held)

@@ -8,6 +8,7 @@ from splitreel.reading.walk import (
     compare,
     label_of,
     scanned_records,
+    walk_closing,
     walk_tape,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "compare",
     "label_of",
     "scanned_records",
+    "walk_closing",
     "walk_tape",
 ]

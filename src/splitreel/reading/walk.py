@@ -162,6 +162,19 @@ def _records(source: TapeFile, reader: SegmentReader) -> Iterator[dict[str, Any]
         yield from verified(chunk for _, chunk in reader.pieces())
 
 
+def walk_closing(drive: Drive, label: Label, receiver: Receiver) -> Report | None:
+    """Walk the closing tape file alone: its redo members and its catalog; None when the tape has none.
+
+    Raises:
+        TapeError: the drive or the path to it failed; damaged blocks are in the report.
+    """
+    if not seek_closing(drive):
+        return None
+    with TapeFile(drive, label.block_size) as source:
+        report = Walk(SegmentReader(source, label.block_size), receiver).run()
+    return report if report.kind == "closing" else None
+
+
 def scanned_records(drive: Drive, label: Label) -> Iterator[dict[str, Any]]:
     """The records that a tape's catalog would hold, from the manifests of its segments: for a tape without one.
 

@@ -52,11 +52,12 @@ def restore(
     patterns: Iterable[str | bytes] = (),
     *,
     force: bool = False,
+    optional: Iterable[bytes] = (),
     wanted: Label | None = None,
     members: Members | None = None,
     on_segment: Callable[[Report], None] | None = None,
 ) -> Outcome:
-    """Restore everything, or what ``patterns`` mean, into the directory ``to``.
+    """Restore everything, or what ``patterns`` mean, into the directory ``to``; ``optional`` ones may be missing.
 
     ``wanted`` and ``members`` are what a catalog says of the tape; without them the tape is taken at its own word.
 
@@ -66,7 +67,9 @@ def restore(
         UsageError: the directory is not empty, or a pattern is none.
         TapeError: the drive or the path to it failed; what had verified until then is restored.
     """
-    selection = Selection(patterns)
+    spare = list(optional)
+    selection = Selection([*patterns, *spare])
+    selection.unmatched -= set(spare)
     with Destination(to, overwrite=force) as destination:
         label = label_of(drive)
         if wanted is not None:
