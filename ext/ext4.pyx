@@ -44,7 +44,7 @@ from splitreel.core.ext4_inode cimport (
     layout_reach,
     verify_inode,
 )
-from splitreel.core.ext4_lookup cimport extent_list_t, free_extents, list_extents, read_inode
+from splitreel.core.ext4_lookup cimport descriptor_offset, extent_list_t, free_extents, list_extents, read_inode
 from splitreel.core.ext4_superblock cimport (
     ext4_geometry_t,
     TRUST_CLEAN,
@@ -61,7 +61,7 @@ from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_tree cimport ExtentTrees, append_leaf, verify_node
 from splitreel.core.extent cimport FILE_DAMAGED, ExtentMap, file_t
 from splitreel.core.fault cimport FAULT_IO, FAULT_NO_MEMORY, FAULT_STALE_MAP, fault_t, raise_fault, set_fault
-from splitreel.core.filesystem cimport Filesystem, now
+from splitreel.core.filesystem cimport MAP_AGAIN, Filesystem, now
 from splitreel.core.trees cimport tree_t
 
 cdef enum:
@@ -132,6 +132,7 @@ cdef class Ext4(Filesystem):
         self.records = RecordPass()
 
     def __dealloc__(self):
+        self.index.is_short = False
         self.forget()
         free(self.slots)
         free(self.scratch)
@@ -175,13 +176,16 @@ cdef class Ext4(Filesystem):
         return self.records.prepare(&self.geometry, fault)
 
     cdef void forget(self) noexcept nogil:
-        """Gives back what one map needed."""
+        """Gives back what one map needed; but for what a map that is made again needs to know."""
         free_blocks(&self.blocks)
         free_blocks(&self.descriptors)
         free_stretches(&self.metadata)
         free_stretches(&self.tables)
         free(self.index.first_file)
         self.index.first_file = NULL
+        if not self.index.is_short:
+            free(self.index.used_inodes)
+            self.index.used_inodes = NULL
         self.indexed_groups = 0
 
     # Mapping.
@@ -212,12 +216,14 @@ cdef class Ext4(Filesystem):
         self.trees.reset()
         self.indirects.reset()
         self.records.reset()
+        if rc < 0:
+            self.index.is_short = False
         self.forget()
-        return rc
+        return MAP_AGAIN if self.index.is_short else rc
 
     cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil:
         cdef double begun = now(), ended
-        if self.read_groups(fault) < 0:
+        if self.read_groups(target, fault) < 0:
             return fault.code
         ended = now()
         self.counts.seconds[0] = ended - begun
@@ -257,17 +263,34 @@ cdef class Ext4(Filesystem):
 
     # Group descriptors.
 
-    cdef int read_groups(self, fault_t* fault) noexcept nogil:
+    cdef int prepare_index(self, fault_t* fault) noexcept nogil:
+        """Keeps which tables are to be read whole from the map that is made again; the third time, all of them."""
+        cdef uint64_t i
+        if self.index.used_inodes != NULL and self.index.group_count == self.geometry.group_count:
+            self.attempt += 1
+        else:
+            free(self.index.used_inodes)
+            self.attempt = 0
+            self.index.used_inodes = <uint32_t*>calloc(self.geometry.group_count, sizeof(uint32_t))
+        self.index.is_short = False
+        self.index.group_count = self.geometry.group_count
+        self.index.inodes_per_group = self.geometry.inodes_per_group
+        self.index.first_file = <uint64_t*>calloc(self.geometry.group_count + 1, sizeof(uint64_t))
+        if self.index.first_file == NULL or self.index.used_inodes == NULL:
+            return set_fault(fault, FAULT_NO_MEMORY, b"reading group descriptors", 0, 0, NULL)
+        if self.attempt > 1:
+            for i in range(self.geometry.group_count):
+                self.index.used_inodes[i] = self.geometry.inodes_per_group
+        return 0
+
+    cdef int read_groups(self, ExtentMap target, fault_t* fault) noexcept nogil:
         """Lists the used head of every inode table, in the order of inodes, and the file system's own blocks."""
         cdef const block_ref_t* ref
         cdef const uint8_t* data
         cdef uint32_t i
         cdef int rc
-        self.index.group_count = self.geometry.group_count
-        self.index.inodes_per_group = self.geometry.inodes_per_group
-        self.index.first_file = <uint64_t*>calloc(self.geometry.group_count + 1, sizeof(uint64_t))
-        if self.index.first_file == NULL:
-            return set_fault(fault, FAULT_NO_MEMORY, b"reading group descriptors", 0, 0, NULL)
+        if self.prepare_index(fault) < 0:
+            return fault.code
         if list_descriptors(&self.geometry, &self.descriptors, fault) < 0:
             return fault.code
         self.table_sweep.start(&self.descriptors)
@@ -278,7 +301,7 @@ cdef class Ext4(Filesystem):
             if rc == 0:
                 break
             for i in range(ref.limit):
-                if self.add_table(ref.first + i, data + <size_t>i * self.geometry.desc_size, fault) < 0:
+                if self.add_table(target, ref.first + i, data + <size_t>i * self.geometry.desc_size, fault) < 0:
                     return fault.code
         if join_tables(&self.geometry, &self.tables, &self.metadata, fault) < 0:
             return fault.code
@@ -311,17 +334,18 @@ cdef class Ext4(Filesystem):
         free_extents(&lists[1])
         return rc
 
-    cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
+    cdef int add_table(self, ExtentMap target, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil:
         """The used head of one inode table, in pieces: owner is the group, first the inode, limit their number."""
         cdef uint32_t per_block = self.geometry.block_size // self.geometry.inode_size
         cdef uint32_t per_piece = SWEEP_SPAN // self.geometry.inode_size
-        cdef uint32_t first = 0, count
+        cdef uint32_t first = 0, count, used
         cdef ext4_group_t decoded
         if (decode_group(&self.geometry, group, raw, &decoded, fault) < 0
                 or add_group_stretches(&self.geometry, &self.tables, &self.metadata, group, &decoded, fault) < 0):
             return fault.code
-        while first < decoded.used_inodes:
-            count = min(per_piece, decoded.used_inodes - first)
+        used = self.used_inodes(target, group, &decoded)
+        while first < used:
+            count = min(per_piece, used - first)
             if append_block(&self.blocks, decoded.inode_table + first // per_block,
                             (count + per_block - 1) // per_block, <uint32_t>group,
                             <uint32_t>group * self.geometry.inodes_per_group + first + 1, count,
@@ -329,6 +353,23 @@ cdef class Ext4(Filesystem):
                 return fault.code
             first += count
         return 0
+
+    cdef uint32_t used_inodes(self, ExtentMap target, uint64_t group, const ext4_group_t* decoded) noexcept nogil:
+        """The used head of a table: all of it where the descriptor was found to be wrong, by its checksum or by names.
+
+        The kernel, mounting read-only, reads such groups too; a strict backup refuses them.
+        """
+        cdef uint32_t used = max(decoded.used_inodes, self.index.used_inodes[group])
+        cdef uint64_t inode = group * self.geometry.inodes_per_group
+        used = min(used, self.geometry.inodes_per_group)
+        self.index.used_inodes[group] = used
+        if not decoded.is_verified:
+            target.append_problem(inode + 1, descriptor_offset(&self.geometry, group),
+                                  b"the checksum of its group's descriptor does not match: the whole table is read")
+        elif self.attempt > 0 and used > decoded.used_inodes:
+            target.append_problem(inode + decoded.used_inodes + 1, descriptor_offset(&self.geometry, group),
+                                  b"its group counts inodes from this one on as never used, but names lead to some")
+        return used
 
     # Inodes and extents.
 

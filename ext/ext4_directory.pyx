@@ -142,6 +142,9 @@ cdef class DirectoryWalk(NameWalk):
             else:
                 high = middle
             middle = low + (high - low) // 2
+        if (inode - 1) % self.index.inodes_per_group >= self.index.used_inodes[group]:
+            self.index.used_inodes[group] = self.index.inodes_per_group
+            self.index.is_short = True
         return -1
 
     cdef int list_blocks(self, ExtentMap target, const directory_t* directory, fault_t* fault) noexcept nogil:

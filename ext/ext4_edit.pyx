@@ -20,7 +20,7 @@ from splitreel.core.ext4_disk cimport (
     ext4_le16,
     ext4_le32,
 )
-from splitreel.core.ext4_groups cimport decode_group, ext4_group_t, group_checksum
+from splitreel.core.ext4_groups cimport decode_verified_group, ext4_group_t, group_checksum
 from splitreel.core.ext4_inode cimport inode_seed, known_type
 from splitreel.core.ext4_lookup cimport descriptor_offset, find_inode, free_extents, list_extents
 from splitreel.core.extent cimport EXTENT_UNWRITTEN, extent_t
@@ -249,7 +249,7 @@ cdef class Editor:
         cdef ext4_group_t decoded
         cdef fault_t fault
         desc = <ext4_group_desc_t*>self.descriptor(group)
-        if decode_group(&self.geometry, group, <uint8_t*>desc, &decoded, &fault) < 0:
+        if decode_verified_group(&self.geometry, group, <uint8_t*>desc, &decoded, &fault) < 0:
             raise_fault(&fault)
         if self.geometry.inodes_per_group - decoded.used_inodes <= left:
             return 0
@@ -278,7 +278,7 @@ cdef class Editor:
         cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>self.descriptor(group)
         if ext4_le16(desc.bg_flags) & BG_BLOCK_UNINIT and (self.geometry.metadata_csum or self.geometry.gdt_csum):
             return 0                               # its bitmap was never written
-        if decode_group(&self.geometry, group, <const uint8_t*>desc, &decoded, &fault) < 0:
+        if decode_verified_group(&self.geometry, group, <const uint8_t*>desc, &decoded, &fault) < 0:
             raise_fault(&fault)
         while self.next_bit < bits:
             block = self.geometry.first_data_block + group * self.geometry.blocks_per_group + self.next_bit * ratio

@@ -131,9 +131,7 @@ cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uin
     cdef const ext4_group_desc_t* desc = <const ext4_group_desc_t*>raw
     cdef uint32_t table_blocks = geometry.inodes_per_group // (geometry.block_size // geometry.inode_size)
     cdef uint32_t unused = ext4_le16(desc.bg_itable_unused_lo)
-    if not group_checksum_matches(geometry, <uint32_t>group, raw):
-        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
-                         b"its checksum does not match")
+    out.is_verified = group_checksum_matches(geometry, <uint32_t>group, raw)
     out.block_bitmap = ext4_le32(desc.bg_block_bitmap_lo)
     out.inode_bitmap = ext4_le32(desc.bg_inode_bitmap_lo)
     out.inode_table = ext4_le32(desc.bg_inode_table_lo)
@@ -147,13 +145,23 @@ cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uin
         return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
                          b"the inode table lies outside the file system")
     out.used_inodes = geometry.inodes_per_group
-    if geometry.metadata_csum or geometry.gdt_csum:
+    if (geometry.metadata_csum or geometry.gdt_csum) and out.is_verified:
         if unused > geometry.inodes_per_group:
             return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
                              b"more unused inodes than there are")
         out.used_inodes -= unused
         if ext4_le16(desc.bg_flags) & BG_INODE_UNINIT:
             out.used_inodes = 0
+    return 0
+
+
+cdef int decode_verified_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
+                               fault_t* fault) noexcept nogil:
+    if decode_group(geometry, group, raw, out, fault) < 0:
+        return fault.code
+    if not out.is_verified:
+        return set_fault(fault, FAULT_CORRUPT, b"verifying a group descriptor", group, 0,
+                         b"its checksum does not match")
     return 0
 
 

@@ -19,7 +19,7 @@ from splitreel.core.ext4_disk cimport (
     ext4_le32,
     ext4_load32,
 )
-from splitreel.core.ext4_groups cimport decode_group, descriptor_block, ext4_group_t
+from splitreel.core.ext4_groups cimport decode_verified_group, descriptor_block, ext4_group_t
 from splitreel.core.ext4_inode cimport inode_seed
 from splitreel.core.ext4_tree cimport verify_node
 from splitreel.core.extent cimport EXTENT_UNWRITTEN
@@ -92,7 +92,7 @@ cdef int find_inode(BlockDevice device, const ext4_geometry_t* geometry, uint32_
     index = (number - 1) % geometry.inodes_per_group
     if device.read(descriptor_offset(geometry, group), raw, geometry.desc_size, fault) < 0:
         return fault.code
-    if decode_group(geometry, group, raw, &decoded, fault) < 0:
+    if decode_verified_group(geometry, group, raw, &decoded, fault) < 0:
         return fault.code
     offset[0] = decoded.inode_table * geometry.block_size + index * geometry.inode_size
     return 0

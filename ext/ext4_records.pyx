@@ -30,6 +30,7 @@ from splitreel.core.sweep cimport append_block, block_ref_t, free_blocks, grow_a
 
 cdef enum:
     ROOT_ROOM = 60                                 # bytes of i_block
+    LONGEST_TARGET = 4095                          # PATH_MAX - 1
     PARENT = 4                                     # bytes before the entries of an inline directory: its parent's inode
     SMALLEST_ROOM = 4096                           # inline data are never larger than a page or a block
     S_IFMT = 0o170000
@@ -181,7 +182,7 @@ cdef class RecordPass:
     cdef bint has_target_block(self, ExtentMap target, const file_t* file) noexcept nogil:
         cdef const extent_t* extent = &target.extents[file.first_extent]
         return (file.extent_count > 0 and extent.logical == 0 and not extent.flags & EXTENT_UNWRITTEN
-                and file.size < self.geometry.block_size)
+                and (file.size < self.geometry.block_size or self.geometry.block_size > <uint32_t>LONGEST_TARGET))
 
     cdef int list_blocks(self, ExtentMap target, bint targets, fault_t* fault) noexcept nogil:
         """Blocks of slow symlinks' targets, or of extended attributes; owner is the index into pending."""
@@ -236,7 +237,9 @@ cdef class RecordPass:
             self.damaged(target, item.file, ref.block * self.geometry.block_size, b"its target does not read")
         else:
             file.fingerprint += ext4_digest(0, data, self.geometry.block_size)
-            item.target_size = <uint32_t>file.size
+            item.target_size = <uint32_t>min(file.size, <uint64_t>LONGEST_TARGET)
+            if file.size > <uint64_t>LONGEST_TARGET:
+                target.append_problem(file.inode, 0, b"a symlink longer than any path: cut off, as the kernel does")
             if item.xattr_block != 0:
                 return self.keep_bytes(data, item.target_size, &item.target, fault)
         if item.xattr_block != 0:

@@ -33,15 +33,17 @@ cdef class Filesystem:
             LimitReached: memory, or one of the caps in extent.pxd.
         """
         cdef fault_t fault
-        cdef int rc
+        cdef int rc = MAP_AGAIN
+        cdef ExtentMap target
         fs_type = self.fs_type or type(self).__name__.lower()
-        cdef ExtentMap target = ExtentMap(fs_type, self.uuid, self.block_size, self.device.size)
-        with nogil:
-            rc = self.map_all(target, &fault)
-            if rc >= 0:
-                rc = target.seal(&fault)
-        if rc < 0:
-            raise_fault(&fault)
+        while rc == MAP_AGAIN:
+            target = ExtentMap(fs_type, self.uuid, self.block_size, self.device.size)
+            with nogil:
+                rc = self.map_all(target, &fault)
+                if rc == 0:
+                    rc = target.seal(&fault)
+            if rc < 0:
+                raise_fault(&fault)
         return target
 
     cdef int check_unchanged(self, fault_t* fault) noexcept nogil:

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from splitreel.core.ext4_directory cimport DirectoryWalk, inode_index_t
 from splitreel.core.ext4_disk cimport ext4_inode_t, ext4_mmp_t, ext4_superblock_t
+from splitreel.core.ext4_groups cimport ext4_group_t
 from splitreel.core.ext4_indirect cimport IndirectTrees
 from splitreel.core.ext4_records cimport RecordPass
 from splitreel.core.ext4_journal cimport Recovery
@@ -33,6 +34,7 @@ cdef class Ext4(Filesystem):
     cdef DirectoryWalk directories
     cdef inode_index_t index
     cdef uint64_t indexed_groups
+    cdef uint32_t attempt                          # 0; then how often the map was begun again
     cdef tree_t* slots                             # one for each inode of a piece of inode table
     cdef uint8_t* scratch                          # an inode
     cdef block_list_t blocks
@@ -42,9 +44,11 @@ cdef class Ext4(Filesystem):
     cdef int allocate(self, fault_t* fault) noexcept nogil
     cdef void forget(self) noexcept nogil
     cdef int run_passes(self, ExtentMap target, fault_t* fault) noexcept nogil
-    cdef int read_groups(self, fault_t* fault) noexcept nogil
+    cdef int prepare_index(self, fault_t* fault) noexcept nogil
+    cdef int read_groups(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef int protect_journal(self, fault_t* fault) noexcept nogil
-    cdef int add_table(self, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil
+    cdef int add_table(self, ExtentMap target, uint64_t group, const uint8_t* raw, fault_t* fault) noexcept nogil
+    cdef uint32_t used_inodes(self, ExtentMap target, uint64_t group, const ext4_group_t* decoded) noexcept nogil
     cdef int scan_tables(self, ExtentMap target, fault_t* fault) noexcept nogil
     cdef void index_groups(self, ExtentMap target, uint64_t end) noexcept nogil
     cdef void read_piece_by_block(self, ExtentMap target, const block_ref_t* ref, uint8_t* data) noexcept nogil

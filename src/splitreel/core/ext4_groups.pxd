@@ -11,6 +11,7 @@ cdef struct ext4_group_t:
     uint64_t inode_bitmap                          # block
     uint64_t inode_table                           # block
     uint32_t used_inodes                           # head of the table that was ever used
+    bint is_verified                               # its checksum matches
 
 cdef bint has_superblock(const ext4_geometry_t* geometry, uint64_t group) noexcept nogil
 # The block that holds descriptors number index * per block and up.
@@ -18,8 +19,12 @@ cdef uint64_t descriptor_block(const ext4_geometry_t* geometry, uint64_t index) 
 # All descriptors, in order: first is the first group of each piece, limit the number of its groups.
 cdef int list_descriptors(const ext4_geometry_t* geometry, block_list_t* list, fault_t* fault) noexcept nogil
 cdef uint16_t group_checksum(const ext4_geometry_t* geometry, uint32_t group, const uint8_t* raw) noexcept nogil
+# One whose checksum differs says nothing of its table's used head, which is then all of it.
 cdef int decode_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
                       fault_t* fault) noexcept nogil
+# FAULT_CORRUPT also when its checksum differs.
+cdef int decode_verified_group(const ext4_geometry_t* geometry, uint64_t group, const uint8_t* raw, ext4_group_t* out,
+                               fault_t* fault) noexcept nogil
 
 cdef int add_stretch(const ext4_geometry_t* geometry, stretches_t* list, uint64_t first, uint64_t count,
                      fault_t* fault) noexcept nogil

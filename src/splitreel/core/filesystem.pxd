@@ -10,6 +10,9 @@ cdef struct map_counts_t:
     uint64_t inodes, unnamed, directory_blocks, bytes_read, reads
     double seconds[4]                              # groups, inodes and extents, targets and xattrs, names
 
+cdef enum:
+    MAP_AGAIN = 1                                  # of map_all: what it took for granted does not hold; call it again
+
 cdef class Filesystem:
     # A reader. Opened on a device; verifies the superblock and refuses unsupported features before all else.
     cdef readonly BlockDevice device
