@@ -75,7 +75,9 @@ def options(tape: str, **more: Any) -> Options:
     return Options(tape, **({"block_size": BLOCK, "segment_size": SEGMENT} | more))
 
 
-def run(image: Path, tape: str, state: Path | None = None, redo: dict[str, bytes] | None = None, **more: Any) -> Result:
+def run(
+    image: Path, tape: str, state: Path | None = None, redo: dict[str, bytes | Path] | None = None, **more: Any
+) -> Result:
     with BlockDevice(image) as device, TapeBackup(options(tape, **more), state) as made:
         made.check()
         return made.run(device, map_device(device), redo=redo)
@@ -106,6 +108,20 @@ def test_a_rebuilt_catalog_gives_the_size_that_the_backup_had(image: Path, tmp_p
     sizes = sum({at.st_ino: at.st_size for at in stats if stat.S_ISREG(at.st_mode)}.values())
     # holes are not counted: 70 MiB with 8 MiB of content are among the files
     assert 16 << 20 < result.bytes < sizes - (60 << 20)
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, (3 << 20) + 5])
+def test_redo_comes_from_files_as_it_does_from_memory(image: Path, tmp_path: Path, size: int) -> None:
+    """A gigabyte of WAL need not be in memory; tarfile reads the last tape file either way."""
+    content = os.urandom(size)
+    (tmp_path / "wal").write_bytes(content)
+    assert run(image, f"file:{tmp_path}/tape", redo={"a": content, "b/c": tmp_path / "wal"}).complete
+
+    *_, last = tapes.split_tap((tmp_path / "tape").read_bytes())
+
+    with tarfile.open(fileobj=io.BytesIO(b"".join(last))) as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive if "/redo/" in m.name}  # type: ignore[union-attr]
+    assert members == {".splitreel/redo/a": content, ".splitreel/redo/b/c": content}
 
 
 @pytest.mark.parametrize("with_catalog", [True, False])

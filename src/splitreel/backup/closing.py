@@ -5,31 +5,51 @@ Its lines are made twice, once to be measured and once to be written: a catalog 
 
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from splitreel import catalog
 from splitreel.core import checksum
-from splitreel.errors import Misuse
+from splitreel.errors import DeviceError, Misuse
 from splitreel.reading.segment import CATALOG, REDO
 from splitreel.records import Member, Segment
 from splitreel.volume import Label, TapeLike
 
 RECORD = 512
 MAX_NAME = 4096
+PIECE = 1 << 20
+
+Content = bytes | Path  # of a redo member: as it is, or a file that does not change any more
 
 
-def redo_members(redo: Mapping[str, bytes]) -> list[tuple[bytes, int, int]]:
+def redo_members(redo: Mapping[str, Content]) -> list[tuple[bytes, int, int]]:
     """Path, size and CRC32C of the redo members that ``redo`` (name to content) makes, in their order.
 
     Raises:
         Misuse: a name is no plain relative path.
+        DeviceError: a file cannot be read.
     """
     found = []
     for name, content in sorted(redo.items()):
         parts = name.split("/")
         if len(name) > MAX_NAME or any(part in ("", ".", "..") for part in parts) or "\0" in name:
             raise Misuse("writing the closing tape file", f"redo name {name!r:.80}")
-        found.append((REDO + name.encode("utf-8", "surrogateescape"), len(content), checksum.crc32c(content)))
+        size = crc = 0
+        for piece in _pieces(content):
+            size, crc = size + len(piece), checksum.crc32c(piece, crc)
+        found.append((REDO + name.encode("utf-8", "surrogateescape"), size, crc))
     return found
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    try:
+        with open(content, "rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except OSError as error:
+        raise DeviceError(f"redo file {content}", error.strerror or str(error), "Run the session again.") from error
 
 
 def _header(path: bytes, size: int, kind: str, created: int) -> bytes:
@@ -43,14 +63,16 @@ def archive(
     label: Label,
     segments: list[Segment],
     members: Callable[[], Iterator[Member]],
-    redo: Mapping[str, bytes],
+    redo: Mapping[str, Content],
     state: str,
     created: int,
 ) -> Iterator[bytes]:
     """The bytes of the closing tape file, not padded to blocks; ``members`` is called twice."""
     stated = redo_members(redo)
     for (path, size, _), name in zip(stated, sorted(redo), strict=True):
-        yield _header(path, size, "redo", created) + redo[name] + bytes(-size % RECORD)
+        yield _header(path, size, "redo", created)
+        yield from _pieces(redo[name])
+        yield bytes(-size % RECORD)
 
     def lines() -> Iterator[bytes]:
         return catalog.lines(label, segments, members(), stated, state)

@@ -124,7 +124,7 @@ class Run:
         source: ExtentMap,
         made: Plan,
         label: Label,
-        redo: dict[str, bytes],
+        redo: dict[str, closing.Content],
         options: Options,
     ) -> None:
         self.drive = drive

@@ -118,7 +118,7 @@ class TapeBackup:
         device: BlockDevice,
         source: ExtentMap,
         paths: Sequence[bytes] = (),
-        redo: Mapping[str, bytes] | None = None,
+        redo: Mapping[str, closing.Content] | None = None,
         window_ms: float | None = None,
         confirmed: Progress | None = None,
         progress: Progress | None = None,
@@ -126,9 +126,9 @@ class TapeBackup:
     ) -> Result:
         """Write the files at ``paths`` (all without any) of the file system that ``source`` maps on ``device``.
 
-        ``redo`` (name to content) goes into the closing tape file. ``confirmed`` is told what a synchronise has kept,
-        ``progress`` about twice a second what StreamWriter.progress says; both in another thread. ``verify`` is called
-        when all is on tape, before that is said: what it raises makes the backup incomplete.
+        ``redo`` (name to content, or to a file that holds it) goes into the closing tape file. ``confirmed`` is told
+        what a synchronise has kept, ``progress`` about twice a second what StreamWriter.progress says; both in another
+        thread. ``verify`` is called when all is on tape, before that is said: what it raises makes it incomplete.
 
         Raises:
             NotFound: a path is not in the map.
@@ -203,7 +203,7 @@ def back_up(
     options: Options,
     *,
     paths: Sequence[bytes] = (),
-    redo: Mapping[str, bytes] | None = None,
+    redo: Mapping[str, closing.Content] | None = None,
     state: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     verify: Callable[[], None] | None = None,

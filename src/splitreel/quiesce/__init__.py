@@ -5,6 +5,7 @@ Quiescers nest: the database first, the file system innermost; they are released
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from splitreel import kinds
@@ -16,10 +17,14 @@ Release = tuple[str, int | tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Discovery:
-    """Which files make up the database: absolute paths, and facts worth keeping (``redo position`` and the like)."""
+    """Which files make up the database: absolute paths, and facts worth keeping, which JSON can hold.
+
+    Facts with an ``engine`` describe a database: they become its entry in the tape's ``session.json``, by which it is
+    restored. They are read when ``redo`` has been called: what is known only then (the stop position) may come late.
+    """
 
     files: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Quiescer(Protocol):
@@ -57,10 +62,11 @@ class Quiescer(Protocol):
     def recover(self) -> str:
         """After the death of a session that held it: let go; returns what was found, or "". Raises QuiesceError."""
 
-    def redo(self) -> dict[str, bytes]:
+    def redo(self) -> Mapping[str, bytes | Path]:
         """What the database gives only after the release, by name; it goes to the end of the tape.
 
-        Called once, right after ``unquiesce``; a hot backup state ends with it. Raises QuiesceError.
+        Called once, right after ``unquiesce``; a hot backup state ends with it. What is large is a file, which must
+        neither change nor go away before ``close``. Raises QuiesceError.
         """
 
     def close(self) -> None:

@@ -126,8 +126,8 @@ class Session:
         self._in_window = False
         self._kept_on_tape = False
         self._files: list[str] = []
-        self._facts: dict[str, str] = {}
-        self._redo: dict[str, bytes] = {}
+        self._facts: dict[str, Any] = {}
+        self._redo: dict[str, bytes | Path] = {}
         self._prepared = 0.0
         self._steps = {name: getattr(self, f"_{name}") for name in phase_order(job.order, job.unquiesce)}
 

@@ -53,7 +53,7 @@ class Tape:
         device: BlockDevice,
         source: ExtentMap,
         paths: Sequence[bytes],
-        redo: Mapping[str, bytes],
+        redo: Mapping[str, bytes | Path],
         window_ms: float,
         confirmed: Told,
         progress: Told | None = None,
