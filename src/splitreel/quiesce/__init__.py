@@ -77,6 +77,8 @@ class Quiescer(Protocol):
 TYPES: dict[str, tuple[str, str]] = {
     "sqlite": ("splitreel.quiesce.sqlite", "Sqlite"),
     "postgresql": ("splitreel.quiesce.postgresql", "Postgresql"),
+    "mariadb": ("splitreel.quiesce.mariadb", "Mariadb"),
+    "mysql": ("splitreel.quiesce.mariadb", "Mysql"),
     "fsfreeze": ("splitreel.quiesce.fsfreeze", "FsFreeze"),
     "command": ("splitreel.quiesce.command", "Command"),
 }
