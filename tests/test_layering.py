@@ -68,7 +68,8 @@ TABLE = {
     "journal": "errors records",
     "kinds": "errors",
     "quiesce*": "errors kinds script",
-    "mirror*": "errors kinds script",
+    # A mirror of software RAID reads where its members' data begin, as any volume reader does.
+    "mirror*": "errors kinds script hostmap stack* core.device",
     "watchdog": "errors",
     "drive*": "errors core.fault core.sense core.tape core.sg core.iscsi core.softdrive* core.checksum",
     "probe": "errors core.device",

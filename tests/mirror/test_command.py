@@ -76,5 +76,5 @@ def test_a_static_mirror_is_what_it_is(tmp_path: Path) -> None:
 
 def test_kinds() -> None:
     assert keys("qemu")["qmp"] == ("path", True)
-    with pytest.raises(UsageError, match="known are command, qemu, static"):
+    with pytest.raises(UsageError, match="known are command, md, qemu, static"):
         create({"type": "raid"})

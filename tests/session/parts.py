@@ -1,9 +1,11 @@
 """parts is what the session's tests share: a job over a mirrored volume, and a tape that keeps what it is given."""
 
+import random
 import sqlite3
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,33 @@ def make_database(path: Path, mode: str = "wal") -> None:
         connection.execute("begin")
         connection.executemany("insert into account values (?, 100)", [(number,) for number in range(1000)])
         connection.execute("commit")
+
+
+@contextmanager
+def transactions(mount_point: str, pause_s: float = 0.0) -> Iterator[Callable[[], int]]:
+    """A thread moves amounts between the accounts of app.db; yields a count of acknowledged transactions."""
+    stop, count = threading.Event(), [0]
+
+    def work() -> None:
+        connection = sqlite3.connect(f"{mount_point}/app.db", timeout=60, isolation_level=None, check_same_thread=False)
+        places = random.Random(1)
+        while not stop.is_set():
+            connection.execute("begin immediate")
+            connection.execute("update account set amount = amount - 1 where id = ?", (places.randrange(1000),))
+            connection.execute("update account set amount = amount + 1 where id = ?", (places.randrange(1000),))
+            connection.execute("insert into log select coalesce(max(n), 0) + 1 from log")
+            connection.execute("commit")
+            count[0] += 1
+            stop.wait(pause_s)
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield lambda: count[0]
+    finally:
+        stop.set()
+        thread.join(60)
 
 
 def job_of(embedded: EmbeddedMirror, tape: str, **changes: Any) -> config.Job:

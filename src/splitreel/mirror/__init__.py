@@ -70,6 +70,7 @@ class Mirror(Protocol):
 TYPES: dict[str, tuple[str, str]] = {
     "qemu": ("splitreel.mirror.qemu", "QemuMirror"),
     "command": ("splitreel.mirror.command", "CommandMirror"),
+    "md": ("splitreel.mirror.md", "MdMirror"),
     "static": ("splitreel.mirror.static", "StaticMirror"),
 }
 

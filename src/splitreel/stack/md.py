@@ -54,6 +54,7 @@ class Superblock:
     recovery: int | None
     resync: int | None
     bad_blocks: int
+    place: int  # of this superblock on the member
     problem: str = ""
 
     @property
@@ -139,6 +140,7 @@ def _version_1(medium: Medium, version: str, sector: int, block: bytes) -> Super
         recovery=recovery if features & RECOVERY_OFFSET else None,
         resync=None if resync == MAX_SECTOR else resync,
         bad_blocks=bad,
+        place=sector * SECTOR,
         problem=_feature_problem(features),
     )
 
@@ -216,6 +218,7 @@ def _version_90(medium: Medium, at: int, block: bytes) -> Superblock:
         recovery=None,
         resync=None if clean and words[43] == 0xFFFFFFFF else words[43] if clean else 0,
         bad_blocks=0,
+        place=at,
         problem="it is being reshaped" if words[2] != 90 else "",
     )
 
