@@ -89,7 +89,7 @@ class KeepingTape(Tape):
         device: BlockDevice,
         source: ExtentMap,
         paths: Sequence[bytes],
-        redo: Mapping[str, bytes],
+        redo: Mapping[str, bytes | Path],
         window_ms: float,
         confirmed: Callable[[Mapping[str, Any]], None],
         progress: Callable[[Mapping[str, Any]], None] | None = None,

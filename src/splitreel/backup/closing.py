@@ -1,24 +1,38 @@
 """closing writes the last tape file: what the database gives only at stop, and the tape's own catalog. It reads none.
 
-Its lines are made twice, once to be measured and once to be written: a catalog of a million files is never in memory.
+Its lines are made twice, once to be measured and once to be written: a catalog of a million files is never in memory,
+nor is redo that stands in files.
 """
 
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from splitreel import catalog
 from splitreel.core import checksum
-from splitreel.errors import DeviceError, Misuse
+from splitreel.errors import DeviceError, IntegrityError, Misuse
 from splitreel.reading.segment import CATALOG, REDO
 from splitreel.records import Member, Segment
 from splitreel.volume import Label, TapeLike
 
 RECORD = 512
 MAX_NAME = 4096
-PIECE = 1 << 20
+PIECE = 1 << 20  # bytes of a file read at a time
 
 Content = bytes | Path  # of a redo member: as it is, or a file that does not change any more
+
+
+def check_names(redo: Iterable[str]) -> None:
+    """Refuse names that no member can have.
+
+    Raises:
+        Misuse: a name is no plain relative path.
+        DeviceError: a file cannot be read.
+    """
+    for name in redo:
+        parts = name.split("/")
+        if len(name) > MAX_NAME or any(part in ("", ".", "..") for part in parts) or "\0" in name:
+            raise Misuse("writing the closing tape file", f"redo name {name!r:.80}")
 
 
 def redo_members(redo: Mapping[str, Content]) -> list[tuple[bytes, int, int]]:
@@ -28,11 +42,9 @@ def redo_members(redo: Mapping[str, Content]) -> list[tuple[bytes, int, int]]:
         Misuse: a name is no plain relative path.
         DeviceError: a file cannot be read.
     """
+    check_names(redo)
     found = []
     for name, content in sorted(redo.items()):
-        parts = name.split("/")
-        if len(name) > MAX_NAME or any(part in ("", ".", "..") for part in parts) or "\0" in name:
-            raise Misuse("writing the closing tape file", f"redo name {name!r:.80}")
         size = crc = 0
         for piece in _pieces(content):
             size, crc = size + len(piece), checksum.crc32c(piece, crc)
@@ -45,11 +57,23 @@ def _pieces(content: Content) -> Iterator[bytes]:
         yield content
         return
     try:
-        with open(content, "rb") as file:
+        with content.open("rb") as file:
             while piece := file.read(PIECE):
                 yield piece
     except OSError as error:
         raise DeviceError(f"redo file {content}", error.strerror or str(error), "Run the session again.") from error
+
+
+def _content(content: Content, size: int, crc: int) -> Iterator[bytes]:
+    """The content as it was measured: never a byte more, which would be taken for the next member's header."""
+    written, seen = 0, 0
+    for piece in _pieces(content):
+        written, seen = written + len(piece), checksum.crc32c(piece, seen)
+        if written > size:
+            break
+        yield piece
+    if (written, seen) != (size, crc):
+        raise IntegrityError(f"redo file {content!s:.200}", "it changed while it was read", "Run the session again.")
 
 
 def _header(path: bytes, size: int, kind: str, created: int) -> bytes:
@@ -64,18 +88,21 @@ def archive(
     segments: list[Segment],
     members: Callable[[], Iterator[Member]],
     redo: Mapping[str, Content],
+    stated: Sequence[tuple[bytes, int, int]],
     state: str,
     created: int,
 ) -> Iterator[bytes]:
-    """The bytes of the closing tape file, not padded to blocks; ``members`` is called twice."""
-    stated = redo_members(redo)
-    for (path, size, _), name in zip(stated, sorted(redo), strict=True):
+    """The bytes of the closing tape file, not padded to blocks; ``members`` is called twice.
+
+    ``stated`` is what redo_members said of ``redo``.
+    """
+    for (path, size, crc), name in zip(stated, sorted(redo), strict=True):
         yield _header(path, size, "redo", created)
-        yield from _pieces(redo[name])
+        yield from _content(redo[name], size, crc)
         yield bytes(-size % RECORD)
 
     def lines() -> Iterator[bytes]:
-        return catalog.lines(label, segments, members(), stated, state)
+        return catalog.lines(label, segments, members(), list(stated), state)
 
     size = sum(map(len, lines()))
     yield _header(CATALOG, size, "catalog", created)

@@ -7,9 +7,10 @@ written behind the last synchronise is written again over itself; what came befo
 import calendar
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from splitreel import plan, volume
+from splitreel.backup.closing import Content
 from splitreel.backup.layout import Layout
 from splitreel.backup.run import LABEL_OBJECTS, Progress, Result, Run
 from splitreel.backup.tapebackup import SEGMENT_SIZE, SYNC_SEGMENTS, TapeBackup
@@ -117,8 +118,9 @@ class ResumedBackup(TapeBackup):
         paths: Sequence[bytes],
         confirmed: Progress | None = None,
         verify: Callable[[], None] | None = None,
+        redo: Mapping[str, Content] | None = None,
     ) -> Result:
-        """Write the rest, after ``find``; ``paths`` as they were given to the run that was interrupted.
+        """Write the rest, after ``find``; ``paths`` and ``redo`` as they were given to the run that was interrupted.
 
         Raises:
             Stale: the plan made now is not the one that the tape follows.
@@ -130,7 +132,9 @@ class ResumedBackup(TapeBackup):
         assert self._known is not None
         made = self._plan_again(source, paths, self._known)
         members = list(self._catalog.members(self._row))
-        run = ContinuedRun(self._drive, self._catalog, device, source, made, self._known, {}, self.options)
+        run = ContinuedRun(
+            self._drive, self._catalog, device, source, made, self._known, dict(redo or {}), self.options
+        )
         self._compare(run.layout, made)
         run.continue_from(self.backup, self._row, self._kept, members)
         self.result = run.result

@@ -276,18 +276,21 @@ class Run:
     def _write_closing(self, state: str) -> None:
         self.drive.expect_position(self.layout.end_object())
         segments = [self.layout.segment(index) for index in range(self._recorded)]
+        redo = self.redo if state == "complete" else {}
+        stated = closing.redo_members(redo)
         chunks = closing.archive(
             self.label,
             segments,
             lambda: self.layout.all_members(self._recorded),
-            self.redo if state == "complete" else {},
+            redo,
+            stated,
             state,
             self.plan.created,
         )
         closing.write(self.drive.tape, chunks, self.plan.block_size)
         self.result.position_known = self.drive.expect_position(self.drive.tape.object_id).known
-        if self.catalog is not None and state == "complete":
-            for path, size, crc in closing.redo_members(self.redo):
+        if self.catalog is not None:
+            for path, size, crc in stated:
                 self._keep(self.catalog.add_redo, self._volume_row, path, size, crc)
 
     def _fail(self, error: BaseException) -> None:

@@ -147,7 +147,7 @@ class TapeBackup:
         run.result.window_ms = window_ms
         run.result.problems = source.problem_count
         run.confirmed, run.progress, run.verify = confirmed, progress, verify
-        closing.redo_members(run.redo)
+        closing.check_names(run.redo)
         return run.execute(os.fsdecode(device.path))
 
     def _refuse_damage(self, source: ExtentMap) -> None:

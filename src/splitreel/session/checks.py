@@ -160,7 +160,7 @@ def device_of(mount: str) -> str:
     """
     number = Path(mount).stat().st_dev
     node = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    if not os.path.ismount(mount) or not node.exists():
+    if not os.path.ismount(os.path.realpath(mount)) or not node.exists():
         raise MirrorError(f"mount {mount}", "no block device is mounted there", "Name the primary with `device`.")
     return f"/dev/{node.resolve().name}"
 

@@ -15,6 +15,7 @@ from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.errors import FilesystemError, IntegrityError, LimitReached, MapError, MirrorError, Unsupported
 from splitreel.session import checks
+from splitreel.session.described import volume_entry
 from splitreel.session.image import mapped, opened
 
 Warn = Callable[[str], None]
@@ -132,6 +133,11 @@ class MirroredVolume:
             if self.found.map.find(path) < 0:
                 raise MirrorError(self.name, f"it does not hold {os.fsdecode(path)}, which was discovered")
         return self.found
+
+    def entry(self) -> dict[str, str]:
+        """What ``session.json`` says of it, once it is mapped."""
+        assert self.found is not None
+        return volume_entry(self.settings.name, self.settings.mount, "", self.found.map.uuid)
 
     def put_back(self, hold: mirror.Hold) -> None:
         """Rejoin the mirror, copying only what changed; ``hold`` as Mirror.rejoin wants it."""

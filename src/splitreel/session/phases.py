@@ -22,6 +22,7 @@ from splitreel.core.extent import ExtentMap
 from splitreel.errors import EndOfMedium, IntegrityError, MapError, QuiesceError, SplitreelError, TapeError
 from splitreel.journal import Journal
 from splitreel.session import checks
+from splitreel.session.described import Databases, Redo, members, session_json
 from splitreel.session.mirrored import MirroredVolume
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
@@ -125,9 +126,9 @@ class Session:
         self._journal: Journal | None = None
         self._in_window = False
         self._kept_on_tape = False
+        self._databases = Databases(self._quiescers, [settings["type"] for settings in job.quiesce])
         self._files: list[str] = []
-        self._facts: dict[str, Any] = {}
-        self._redo: dict[str, bytes | Path] = {}
+        self._redo: Redo = {}
         self._prepared = 0.0
         self._steps = {name: getattr(self, f"_{name}") for name in phase_order(job.order, job.unquiesce)}
 
@@ -233,10 +234,7 @@ class Session:
 
     def _discover(self) -> None:
         """Which files make up the database."""
-        for quiescer in self._quiescers:
-            found = quiescer.discover()
-            self._files += found.files
-            self._facts.update(found.facts)
+        self._files = self._databases.discover()
 
     def _prepare(self) -> None:
         """Freeze the list of files; refuse what is not on the mirrored volume."""
@@ -265,11 +263,11 @@ class Session:
         self._take_redo()
         self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
         image = self._volumes[0].image
-        self._write("split", image=image.path, offset=image.offset, files=self._files, facts=self._facts)
+        self._write("split", image=image.path, offset=image.offset, databases=self._databases.entries())
 
     def _take_redo(self) -> None:
         """What the database gives only now; a hot backup state, in which nobody waited, ends with it."""
-        self._redo = {name: content for quiescer in self._quiescers for name, content in quiescer.redo().items()}
+        self._redo = self._databases.redo()
         if self._redo:
             self.result.hot_backup_ms = (time.monotonic() - self._prepared) * 1000
 
@@ -310,13 +308,16 @@ class Session:
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
         if paths:
             paths += [path for path in volume.paths if path not in paths]
-        self._write("backup", paths=[os.fsdecode(path) for path in paths], redo=sorted(self._redo))
+        described = session_json(
+            [volume.entry() for volume in self._volumes if volume.settings.mount], self._databases.entries()
+        )
+        self._write("backup", paths=list(map(os.fsdecode, paths)), redo=sorted(self._redo), session=described)
         window_ms = self.result.window_ms
         self.result.backup = self._tape.run(
             source.device,
             source.map,
             paths,
-            self._redo,
+            members(described, self._redo),
             window_ms,
             self._confirmed,
             self._progress,

@@ -14,6 +14,7 @@ from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
 from splitreel.session import checks
+from splitreel.session.described import members
 from splitreel.session.image import mapped, opened
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
@@ -158,6 +159,7 @@ def _finish(
             paths,
             lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts),
             source.verify_unchanged,
+            members(begun.get("session"), {}),
         )
     more = result.segments - kept
     done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
