@@ -36,6 +36,7 @@ cdef extern from "pages_innodb_disk.h" nogil:
     ctypedef struct fsp_page_t:
         fil_page_header_t header
         uint32_t FSP_SPACE_ID
+        uint32_t FSP_SIZE
         uint32_t FSP_SPACE_FLAGS
     enum:
         FIL_PAGE_DATA
@@ -83,8 +84,8 @@ cdef void learn_innodb_space(innodb_space_t* space, const uint8_t* first) noexce
     cdef fsp_page_t page
     memcpy(&page, first, sizeof(page))
     flags = be32toh(page.FSP_SPACE_FLAGS)
-    if page.header.FIL_PAGE_OFFSET != 0 or page.FSP_SPACE_ID == NO_SPACE:
-        return
+    if page.header.FIL_PAGE_OFFSET != 0 or page.FSP_SIZE == 0:
+        return                                     # not page 0, or one that is still to be written
     if flags & FSP_FLAGS_FCRC32_MARKER:
         page_size = <uint32_t>512 << (flags & FSP_FLAGS_FCRC32_PAGE_SSIZE)
         if SMALLEST_PAGE <= page_size <= INNODB_LARGEST:

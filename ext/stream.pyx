@@ -24,6 +24,7 @@ from splitreel.core.fault cimport (
     raise_fault,
     set_fault,
 )
+from splitreel.core.pages cimport PageChecker
 from splitreel.core.pax cimport header_t
 from splitreel.core.runs cimport (
     MEMBER_FILE,
@@ -61,7 +62,8 @@ cdef class StreamWriter:
     """See stream.pyi: what each method promises stands there."""
 
     def __cinit__(self, map not None, BlockDevice device not None, Plan plan not None, Tape tape not None, *,
-                  uint32_t ring_blocks=64, uint32_t depth=128, str engine="auto", high_water=None):
+                  uint32_t ring_blocks=64, uint32_t depth=128, str engine="auto", high_water=None,
+                  PageChecker pages=None):
         cdef fault_t fault
         if map is not plan.map:
             refuse(b"the plan was made from another map")
@@ -73,7 +75,7 @@ cdef class StreamWriter:
         self.device = device
         self.tape = tape
         self.high_water = min(max(ring_blocks // 2 if high_water is None else high_water, 1), ring_blocks)
-        self.filler = BlockFiller(plan, device, ring_blocks, depth, engine)
+        self.filler = BlockFiller(plan, device, ring_blocks, depth, engine, pages)
         self.header = <uint8_t*>malloc(plan.largest_header + UNIT)
         if self.header == NULL:
             set_fault(&fault, FAULT_NO_MEMORY, b"preparing a stream", 0, 0, NULL)

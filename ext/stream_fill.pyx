@@ -14,26 +14,13 @@ from splitreel.core.device cimport BlockDevice, BufferRing
 from splitreel.core.engine cimport ReadEngine, read_completion_t
 from splitreel.core.fault cimport FAULT_CANCELLED, FAULT_MISUSE, FAULT_NO_MEMORY, fault_t, raise_fault, set_fault
 from splitreel.core.manifest cimport ManifestWriter, segment_text_t
+from splitreel.core.pages cimport PageChecker
 from splitreel.core.pax cimport PaxWriter
 from splitreel.core.plan cimport Plan, segment_t
-from splitreel.core.stream_pieces cimport (
-    PIECE_DATA,
-    PIECE_MANIFEST,
-    PIECE_PLAIN,
-    piece_t,
-    read_t,
-    repeat_read,
-    sum_piece,
-)
-from splitreel.core.stream_reader cimport (
-    gate_close,
-    gate_now,
-    gate_open,
-    gate_publish,
-    gate_reset,
-    gate_room,
-    gate_stopped,
-)
+from splitreel.core.stream_pieces cimport PIECE_DATA, PIECE_MANIFEST, PIECE_PLAIN, piece_t, read_t
+from splitreel.core.stream_pieces cimport check_piece, repeat_read, sum_piece
+from splitreel.core.stream_reader cimport gate_close, gate_now, gate_open, gate_publish, gate_reset, gate_room
+from splitreel.core.stream_reader cimport gate_stopped
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** memory, size_t alignment, size_t size)
@@ -53,6 +40,7 @@ cdef enum:
     REAPED = 64
     NO_READ = 0xFFFFFFFF
     NO_BOUNCE = 0xFFFFFFFF
+    NO_MEMBER = 0xFFFFFFFF
 
 cdef double LOOK_EVERY = 0.5                       # seconds between looks for signals
 
@@ -61,10 +49,11 @@ cdef class BlockFiller:
     """The reading side of a stream: a ring of tape blocks, and what is on its way into them. Used by StreamWriter."""
 
     def __cinit__(self, Plan plan not None, BlockDevice device not None, uint32_t ring_blocks, uint32_t depth,
-                  str engine):
+                  str engine, PageChecker pages):
         cdef fault_t fault
         self.plan = plan
         self.device = device
+        self.pages = pages
         self.block_size = plan.block_size
         self.pax = PaxWriter(plan.map)
         self.manifest = ManifestWriter(self.pax, plan.backup, plan.block_size)
@@ -106,6 +95,8 @@ cdef class BlockFiller:
         if self.engine.in_flight > 0:
             return set_fault(fault, FAULT_MISUSE, b"starting a stream", 0, 0, b"reads are in flight")
         gate_reset(&self.gate)
+        if self.pages is not None:
+            self.pages.member = NO_MEMBER
         self.head = self.tail = self.lay_block = self.ready = self.segment_block = self.bytes_read = 0
         self.lay_offset = self.block_fill = self.block_crc = self.run_crc = self.unflushed = 0
         self.is_pending = False
@@ -414,6 +405,8 @@ cdef class BlockFiller:
             if piece.waiting:
                 break
             if piece.kind == PIECE_DATA:
+                if self.pages is not None:
+                    check_piece(self.pages, self.plan, piece)
                 self.retire_data(piece)
             else:
                 if piece.kind != PIECE_PLAIN and self.retire_text(piece, fault) < 0:
@@ -489,11 +482,15 @@ cdef class BlockFiller:
         while self.head < self.tail:
             if self.look(fault) < 0 or self.progress(fault) < 0:
                 return fault.code
+        if self.pages is not None:
+            self.pages.leave()
         gate_publish(&self.gate, self.ready, True)
         return 0
 
     cdef void abandon(self) noexcept nogil:
         """Waits for the reads in flight and forgets what was laid."""
         self.engine.drain()
+        if self.pages is not None:
+            self.pages.leave()
         self.head = self.tail
         self.is_pending = False

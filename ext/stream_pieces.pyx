@@ -1,4 +1,4 @@
-"""stream_pieces sums a piece of a tape block once it is complete, and repeats a read that failed. It queues nothing."""
+"""stream_pieces sums a piece of a tape block, checks its pages, and repeats a read that failed. It queues nothing."""
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
@@ -6,7 +6,9 @@ from libc.string cimport memset
 from splitreel.core.checksum cimport cksum_update, crc32c_update
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
+from splitreel.core.pages cimport PageChecker
 from splitreel.core.plan cimport Plan
+from splitreel.core.runs cimport member_t
 
 
 cdef void sum_piece(piece_t* piece) noexcept nogil:
@@ -31,3 +33,14 @@ cdef int repeat_read(Plan plan, BlockDevice device, piece_t* piece, int os_errno
             return fault.code
         at += part
     return 0
+
+
+cdef void check_piece(PageChecker pages, Plan plan, const piece_t* piece) noexcept nogil:
+    cdef const member_t* member = &plan.members[piece.owner]
+    cdef uint32_t file
+    if piece.owner != pages.member:
+        file = plan.columns.names[member.name].file
+        pages.begin(file, member.start, plan.columns.files[file].size)
+        pages.member = piece.owner
+    pages.take_zeros(piece.gap)
+    pages.take_bytes(piece.place, piece.size)

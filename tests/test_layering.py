@@ -58,7 +58,7 @@ TABLE = {
     "core.softdrive*": "core.fault core.checksum core.sense core.tape errors",
     "core.pages*": "core.fault core.checksum core.view",
     "core.stream*": "core.fault core.checksum core.device core.engine core.view core.columns core.paths core.extent"
-    " core.runs core.pax* core.manifest core.plan* core.sense core.tape",
+    " core.runs core.pax* core.manifest core.pages* core.plan* core.sense core.tape",
     # Python. What is in one line of rooms does not meet what is in another unless the right side says so.
     "records": "errors core.checksum",
     "volume": "errors records core.checksum",

@@ -1,6 +1,6 @@
 # What a check says of one database page. Shared by the formats; holds no code.
 
-cdef enum page_verdict_t:
+cdef enum:                                         # page_verdict_t
     PAGE_GOOD = 0                                  # its checksum, or where it has none its header, is right
     PAGE_NEW = 1                                   # all zeros: allocated, never written
     PAGE_UNCHECKED = 2                             # nothing in it can be verified: encrypted, compressed, no checksum

@@ -3,6 +3,7 @@ from typing import Any, Literal, Self
 
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
+from splitreel.core.pages import PageChecker
 from splitreel.core.plan import Plan
 from splitreel.core.tape import Tape
 
@@ -14,7 +15,8 @@ class StreamWriter:
 
     ``ring_blocks`` tape blocks of memory stand between the reading thread (the caller of run()) and the writing one;
     ``depth`` reads are in flight. The writer starts, and after an underrun starts again, when ``high_water`` blocks are
-    ready (default: half the ring). All memory is taken here. ``map`` must be the plan's.
+    ready (default: half the ring). All memory is taken here. ``map`` must be the plan's. ``pages`` verifies database
+    pages on their way; what it finds stops nothing.
 
     Raises:
         Misuse: the parts do not fit one another. LimitReached: no memory. DeviceError: no such engine here.
@@ -35,6 +37,7 @@ class StreamWriter:
         depth: int = 128,
         engine: Literal["auto", "io_uring", "threads"] = "auto",
         high_water: int | None = None,
+        pages: PageChecker | None = None,
     ) -> None: ...
     def run(self, first_segment: int = 0, first_block: int = 0, *, past_early_warning: bool = False) -> int:
         """Write the plan's segments from index ``first_segment`` on, the first one from block ``first_block`` on.

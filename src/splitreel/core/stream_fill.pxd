@@ -6,6 +6,7 @@ from splitreel.core.device cimport BlockDevice, BufferRing
 from splitreel.core.engine cimport ReadEngine
 from splitreel.core.fault cimport fault_t
 from splitreel.core.manifest cimport ManifestWriter
+from splitreel.core.pages cimport PageChecker
 from splitreel.core.pax cimport PaxWriter
 from splitreel.core.plan cimport Plan
 from splitreel.core.stream_pieces cimport piece_t, read_t
@@ -17,6 +18,7 @@ cdef class BlockFiller:
     cdef PaxWriter pax
     cdef ManifestWriter manifest
     cdef BlockDevice device
+    cdef PageChecker pages                         # None: no pages are checked
     cdef ReadEngine engine
     cdef BufferRing ring
     cdef gate_t gate

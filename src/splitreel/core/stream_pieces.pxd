@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from splitreel.core.device cimport BlockDevice
 from splitreel.core.fault cimport fault_t
+from splitreel.core.pages cimport PageChecker
 from splitreel.core.plan cimport Plan
 
 cdef enum piece_kind_t:
@@ -38,3 +39,5 @@ cdef struct read_t:
 cdef void sum_piece(piece_t* piece) noexcept nogil
 # A read that failed is repeated by file system blocks: the fault names inode and offset of the one that does not read.
 cdef int repeat_read(Plan plan, BlockDevice device, piece_t* piece, int os_errno, fault_t* fault) noexcept nogil
+# Content, in tape order: database pages in it are verified where the last ones ended.
+cdef void check_piece(PageChecker pages, Plan plan, const piece_t* piece) noexcept nogil
