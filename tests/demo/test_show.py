@@ -53,6 +53,6 @@ def test_a_lost_row_is_not_proved(
     shown = capsys.readouterr().out
 
     assert code == 3
-    assert "acknowledged rows are missing" in shown
+    assert "lost: writer 0, rows" in shown
     assert "NOT PROVED" in shown
     assert [path.name.startswith("splitreel-demo-") for path in tmp_path.iterdir()] == [True]

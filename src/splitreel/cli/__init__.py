@@ -12,6 +12,7 @@ VERB_MODULES: dict[str, tuple[str, ...]] = {
     "tapes": ("tape",),
     "catalogs": ("catalog",),
     "sessions": ("resume",),
+    "proving": ("prove",),
     "health": ("doctor", "selftest"),
     "demo": ("demo",),
 }

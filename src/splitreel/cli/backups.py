@@ -54,14 +54,14 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run_backup(args: argparse.Namespace) -> int:
     """The verb backup, in either form."""
-    with _terminate_like_interrupt():
+    with terminate_like_interrupt():
         if args.device is not None:
             return _device(args)
         return _session(args)
 
 
 @contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
+def terminate_like_interrupt() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: the tape is closed where it stands, the catalog says how far it went."""
 
     def interrupt(number: int, frame: object) -> NoReturn:

@@ -92,8 +92,8 @@ def _print_result(result: DemoResult) -> None:
     print(f"\nBacked up {result.files} files, {output.size(result.bytes)}, at {result.mb_per_s:.0f} MB/s;")
     print(f"restored in {result.restore_seconds:.1f} s, {result.compared} files compared byte by byte.\n")
     print(f"  integrity check of the restored database: {result.proof.integrity}")
-    print(f"  rows acknowledged before the window: {result.proof.acknowledged_before}")
-    print(f"  rows begun after the window: {result.proof.committed_after}")
+    print(f"  rows acknowledged before the window: {result.proof.before}")
+    print(f"  rows begun after the window: {result.proof.after}")
     print(f"  rows restored: {result.proof.rows}")
     for failure in result.record()["failures"]:
         print(f"  FAILED: {failure}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,14 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitreel.demo.writer import create_database, read_log
 from splitreel.errors import SplitreelError
 from splitreel.mirror.embedded import EmbeddedMirror
+from splitreel.prove import rows
 
 FILES_IN_DIRECTORY = 250
 MEDIAN_FILE_BYTES = 3000
 LARGEST_FILE_BYTES = 1 << 20
 WRITER_PAUSE_S = 0.002
+ROWS_KEPT = 1 << 30  # all of them
 COMMITS_BEFORE_THE_SESSION = 100
 WRITER_START_S = 20.0
 WRITER_STOP_S = 40.0
@@ -43,8 +45,7 @@ class Scene:
             self.mirror.format()
             self.mirror.mount(self.mount_point)
             self._fill()
-            self.database.parent.mkdir()
-            create_database(self.database)
+            self._make_database()
             self._start_writers()
         except BaseException:
             self.close()
@@ -67,10 +68,17 @@ class Scene:
             start = self.random.randrange(LARGEST_FILE_BYTES - size + 1)
             (directory / f"document-{number:06d}").write_bytes(text[start : start + size])
 
+    def _make_database(self) -> None:
+        """A database in write-ahead mode."""
+        self.database.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        rows.create_table(self.database)
+
     def _start_writers(self) -> None:
         for number, log in self.logs.items():
-            command = [sys.executable, "-m", "splitreel.demo.writer"]
-            arguments = [str(self.database), str(log), str(number), str(WRITER_PAUSE_S)]
+            command = [sys.executable, "-m", "splitreel.prove.rows"]
+            arguments = [str(self.database), str(log), str(number), str(ROWS_KEPT), str(WRITER_PAUSE_S)]
             self._processes.append(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE))
         self.wait_for_commits(COMMITS_BEFORE_THE_SESSION)
 
@@ -89,7 +97,7 @@ class Scene:
 
     @staticmethod
     def _commits(log: Path) -> list[Any]:
-        return list(read_log(log)) if log.exists() else []
+        return list(rows.read_log(log)) if log.exists() else []
 
     def stop_writers(self) -> None:
         """Close their standard input; each ends after its next commit. Harmless twice."""

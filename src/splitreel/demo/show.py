@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splitreel import config, session
-from splitreel.demo.proof import Proof, prove
-from splitreel.demo.scene import Scene
+from splitreel.demo.scene import ROWS_KEPT, Scene
 from splitreel.demo.target import TapeTarget
 from splitreel.drive import open_drive
+from splitreel.prove import rows
 from splitreel.restore import restore
 
 Say = Callable[[str], None]
@@ -33,7 +33,7 @@ class DemoResult:
     bytes: int
     mb_per_s: float
     restore_seconds: float
-    proof: Proof
+    proof: rows.Rows
     differing: list[str] = field(default_factory=list)
     compared: int = 0
 
@@ -54,10 +54,10 @@ class DemoResult:
             "mb_per_s": round(self.mb_per_s, 1),
             "restore_seconds": round(self.restore_seconds, 3),
             "rows": self.proof.rows,
-            "acknowledged_before": self.proof.acknowledged_before,
-            "committed_after": self.proof.committed_after,
+            "acknowledged_before": self.proof.before,
+            "committed_after": self.proof.after,
             "integrity": self.proof.integrity,
-            "failures": [*self.proof.failures, *(f"differs: {path}" for path in self.differing[:10])],
+            "failures": [*map(str, self.proof.findings), *(f"differs: {path}" for path in self.differing[:10])],
         }
 
 
@@ -99,7 +99,7 @@ def run_demo(
         say("Comparing every file, and proving the database")
         compared, differing = _compare(scene.mount_point / "files", restored / "files")
         differing += [os.fsdecode(path) for path, _ in outcome.problems.listed]
-        proof = prove(restored / "db" / "app.db", scene.logs, first.window_ns)
+        proof = rows.examine(restored / "db" / "app.db", scene.logs, ROWS_KEPT, first.window_ns)
         say("Once more in the conventional order: mapping while the database is held")
         second = _session(scene, url, "conventional", directory)
     assert first.backup is not None
