@@ -24,12 +24,12 @@ ACCOUNTS = 2000
 class Server:
     """A server on ``data``; socket, log, pid file and tmpdir in ``folder``, which must not lie on what is frozen."""
 
-    def __init__(self, data: Path, folder: Path, *options: str) -> None:
+    def __init__(self, data: Path, folder: Path, *options: str, file: Path | None = None) -> None:
         need_root()
         need_programs("mariadbd", "mariadb", "mariadb-install-db")
         if USER not in {entry.pw_name for entry in pwd.getpwall()}:
             missing("needs the system user mysql")
-        self.data, self.folder, self.options = data, folder, options
+        self.data, self.folder, self.options, self.file = data, folder, options, file
         self.socket = str(folder / "socket")
         folder.mkdir(exist_ok=True)
         shutil.chown(folder, USER, USER)
@@ -39,6 +39,7 @@ class Server:
         self.data.mkdir()
         shutil.chown(self.data, USER, USER)
         command = ["mariadb-install-db", "--no-defaults", f"--user={USER}", f"--datadir={self.data}", "--skip-test-db"]
+        command += [option for option in self.options if "-dir" in option or "undo" in option]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -46,9 +47,10 @@ class Server:
         folder = self.folder
         where = [f"--datadir={self.data}", f"--socket={self.socket}", f"--pid-file={folder}/pid", f"--tmpdir={folder}"]
         where += ["--skip-networking", f"--log-error={folder}/log.err"]
-        small = ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--key-buffer-size=8M"]
+        defaults = f"--defaults-file={self.file}" if self.file else "--no-defaults"
+        small = ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--key-buffer-size=8M"]
         self._process = subprocess.Popen(
-            ["mariadbd", "--no-defaults", *where, *small, *self.options],
+            ["mariadbd", defaults, *where, *small, *self.options],
             user=USER,
             group=USER,
             extra_groups=[],
@@ -82,9 +84,9 @@ class Server:
 
 
 @contextmanager
-def started(data: Path, folder: Path, *options: str, new: bool = True) -> Iterator[Server]:
-    """A server that runs in this context."""
-    server = Server(data, folder, *options)
+def started(data: Path, folder: Path, *options: str, new: bool = True, file: Path | None = None) -> Iterator[Server]:
+    """A server that runs in this context; ``file``: its option file."""
+    server = Server(data, folder, *options, file=file)
     if new:
         server.create()
     server.start()

@@ -88,7 +88,9 @@ def test_facts_say_what_a_restore_must_know_and_where_the_binary_log_stood(serve
         "version": server.query("select version()"),
         "mode": "backup-stage",
         "data": str(server.data),
-        "directories": [],
+        "directories": {},
+        "tables": {},
+        "spaces": {"ibdata1": f"{server.data}/ibdata1"},
         "log_bin": True,
         "binlog": {"file": file, "position": int(position), "gtid": gtid},
         "non_innodb_tables": 2,
@@ -326,5 +328,31 @@ def test_every_place_outside_the_data_directory_is_found(server: Server) -> None
     found = quiescer.discover()
     quiescer.close()
     server.query("drop table shop.far, shop.far_isam")
-    assert set(found.files) == {str(server.data), f"{aside}/shop/far.ibd", f"{aside}/far_isam.MYD"}
-    assert found.facts["directories"] == [str(aside), f"{aside}/shop"]
+    tables = {"shop/far.ibd": f"{aside}/shop/far.ibd", "shop/far_isam.MYD": f"{aside}/far_isam.MYD"}
+    assert set(found.files) == {str(server.data), *tables.values()}
+    assert found.facts["tables"] == tables
+
+
+def test_logs_and_tablespaces_that_lie_elsewhere_are_found_with_their_files() -> None:
+    """Each place on its own, in a server that has none where they are by default."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        for name in ("redo", "undo", "aria", "ibd", "bin"):
+            (folder / name).mkdir()
+            shutil.chown(folder / name, "mysql", "mysql")
+        options = [
+            *(f"--innodb-log-group-home-dir={folder}/redo", f"--innodb-undo-directory={folder}/undo"),
+            *(f"--aria-log-dir-path={folder}/aria", f"--innodb-data-home-dir={folder}/ibd"),
+            *(f"--log-bin={folder}/bin/log", "--innodb-undo-tablespaces=2", "--server-id=1"),
+        ]
+        with started(folder / "data", folder / "run", *options) as server:
+            quiescer = quiescer_of(server)
+            quiescer.prepare()
+            server.query("flush binary logs")
+            found = quiescer.discover()
+            quiescer.close()
+        whole = {f"{folder}/{name}" for name in ("data", "redo", "undo", "aria", "ibd/ibdata1")}
+        logs = {f"{folder}/bin/log.{end}" for end in ("000001", "000002", "index")}
+        assert set(found.files) - {f"{folder}/bin/log.state"} == whole | logs
+        assert found.facts["directories"]["innodb_undo_directory"] == f"{folder}/undo"

@@ -11,7 +11,6 @@ before, and a wait ends after ``lock_wait_s``. Nothing is asked of the server on
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 
 from splitreel.errors import QuiesceError
@@ -84,7 +83,7 @@ class Mariadb:
         self._server = Server(self.engine, (0, 0, 0), 0)
         self._locks = Locks("")
         self._unsafe: set[tuple[str, str]] = set()
-        self._places = mariadb_places.Places("", (), (), ())
+        self._places = mariadb_places.Places("")
         self._facts: dict[str, Any] = {}
         self._held = False
         self._lost = ""
@@ -133,6 +132,7 @@ class Mariadb:
 
     def discover(self) -> Discovery:
         """The server's directories and files, as they were told before; binary logs as they are."""
+        self._facts["logs"] = self._places.log_files()
         return Discovery(self._places.all(), self._facts)
 
     def unquiesce(self) -> None:
@@ -315,19 +315,16 @@ def _variables() -> str:
 
 
 def _facts(places: mariadb_places.Places, variables: dict[str, str]) -> dict[str, Any]:
-    """What a restore has to know of the server's settings."""
-    kept = ("innodb_data_home_dir", "innodb_data_file_path", "innodb_log_group_home_dir", "innodb_undo_directory")
-    others = ("aria_log_dir_path", "innodb_checksum_algorithm", "log_bin_basename", "log_bin_index", "server_uuid")
+    """What a restore has to know of the server's settings and places."""
+    numbers = ("lower_case_table_names", "innodb_page_size", "server_id", "innodb_log_file_size")
+    texts = ("innodb_data_file_path", "innodb_checksum_algorithm", "log_bin_basename", "relay_log_basename")
+    others = ("innodb_log_files_in_group", "server_uuid")
     return {
         "data": places.data,
-        "directories": [path for path in (*places.directories, *map(_folder, places.files)) if path],
         "log_bin": variables.get("log_bin", "OFF") in ("ON", "1"),
-        "lower_case_table_names": int(variables.get("lower_case_table_names", 0)),
-        "innodb_page_size": int(variables.get("innodb_page_size", 16384)),
-        "server_id": int(variables.get("server_id", 0)),
-        **{name: variables[name] for name in (*kept, *others) if name in variables},
+        "directories": dict(places.folders),
+        "spaces": dict(places.spaces),
+        "tables": dict(places.tables),
+        **{name: int(variables[name]) for name in numbers if variables.get(name, "").isdecimal()},
+        **{name: variables[name] for name in (*texts, *others) if variables.get(name)},
     }
-
-
-def _folder(path: str) -> str:
-    return str(Path(path).parent)

@@ -110,6 +110,8 @@ class Recovery(Protocol):
 # engine -> (module, class); the class is made with the facts of one database
 KINDS: dict[str, tuple[str, str]] = {
     "postgresql": ("splitreel.recovery.postgresql", "PostgresqlRecovery"),
+    "mariadb": ("splitreel.recovery.mariadb", "MariadbRecovery"),
+    "mysql": ("splitreel.recovery.mariadb", "MariadbRecovery"),
     "sqlite": ("splitreel.recovery.sqlite", "SqliteRecovery"),
 }
 
