@@ -13,6 +13,7 @@ VERB_MODULES: dict[str, tuple[str, ...]] = {
     "catalogs": ("catalog",),
     "sessions": ("resume",),
     "proving": ("prove",),
+    "reports": ("report",),
     "health": ("doctor", "selftest"),
     "demo": ("demo",),
 }

@@ -30,12 +30,14 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "backup",
         help="back up a device to tape, or a live database as a configuration says",
         usage="splitreel backup --device DEV --tape TAPE [OPTION...] [PATH...]\n       "
-        "splitreel backup CONFIG.toml [--job NAME] [--json]",
+        "splitreel backup CONFIG.toml [--job NAME] [--rehearse [--count N]] [--json]",
         epilog=EPILOG,
     )
     parser.add_argument("--device", metavar="DEV", help="image, or mirror already split, that nobody writes to")
     parser.add_argument("--tape", metavar="TAPE", help="the drive that is written")
     parser.add_argument("--job", metavar="NAME", help="which job of the configuration")
+    parser.add_argument("--rehearse", action="store_true", help="a whole session but for the tape, which is not needed")
+    parser.add_argument("--count", metavar="N", type=int, default=1, help="how many rehearsals (default: 1)")
     source.add_options(parser)
     parser.add_argument("--frozen", action="store_true", help="it was frozen or unmounted when the mirror was split")
     parser.add_argument("--map", metavar="FILE", help="a saved map of this device, instead of mapping it now")
@@ -57,7 +59,7 @@ def run_backup(args: argparse.Namespace) -> int:
     with terminate_like_interrupt():
         if args.device is not None:
             return _device(args)
-        return _session(args)
+        return _rehearsals(args) if args.rehearse else _session(args)
 
 
 @contextmanager
@@ -172,15 +174,26 @@ class Shown:
 # A session.
 
 
-def _session(args: argparse.Namespace) -> int:
+def _job(args: argparse.Namespace) -> config.Job:
+    """The job that the command line names."""
     if len(args.paths) != 1 or args.tape is not None:
         why = "neither a device nor one configuration was named"
         if args.tape is not None and args.paths:
             why = "--tape goes with --device; a configuration names its tape itself"
         raise errors.UsageError("splitreel backup", why, "Name --device DEV --tape TAPE, or CONFIG.toml alone.")
+    return config.load(args.paths[0]).job(args.job)
+
+
+def _rehearsals(args: argparse.Namespace) -> int:
+    from splitreel.cli import rehearsals  # noqa: PLC0415 (as below)
+
+    return rehearsals.run_rehearsals(args, _job(args))
+
+
+def _session(args: argparse.Namespace) -> int:
     from splitreel import session  # noqa: PLC0415 (a device's backup needs none of it)
 
-    job = config.load(args.paths[0]).job(args.job)
+    job = _job(args)
     began = time.monotonic()
 
     shown = Shown(args)

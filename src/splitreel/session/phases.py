@@ -9,20 +9,23 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 """
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from splitreel import config, mapping, quiesce
 from splitreel.backup import Result
 from splitreel.core.extent import ExtentMap
 from splitreel.errors import EndOfMedium, IntegrityError, MapError, QuiesceError, SplitreelError, TapeError
 from splitreel.journal import Journal
-from splitreel.session import checks
+from splitreel.runs import Run
+from splitreel.session import checks, history
 from splitreel.session.described import Databases, Redo, members, session_json
+from splitreel.session.forecast import Forecast, require, settings_of
 from splitreel.session.mirrored import MirroredVolume
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
@@ -56,7 +59,10 @@ class Phase:
 
 @dataclass
 class SessionResult:
-    """What a session did. ``window_ns`` is CLOCK_MONOTONIC, comparable with other processes of this boot."""
+    """What a session did. ``window_ns`` is CLOCK_MONOTONIC, comparable with other processes of this boot.
+
+    ``predicted_ms``: what past runs said that a window of this one would be at most; None when they were too few.
+    """
 
     job: str
     started: float
@@ -65,6 +71,7 @@ class SessionResult:
     window_ns: tuple[int, int] = (0, 0)
     split_ms: float = 0.0
     second_window_ms: float = 0.0
+    predicted_ms: float | None = None
     hot_backup_ms: float = 0.0
     files: int = 0
     extents: int = 0
@@ -84,8 +91,9 @@ def run(
     """Run one whole session of ``job``.
 
     ``report`` is called with plain dicts: {"event": "phase", "phase", "state": "begin"|"end", "seconds"}, {"event":
-    "note", "text"} and, from another thread, {"event": "progress"} with what StreamWriter.progress says. What happens
-    inside the window is reported after it.
+    "note", "text"}, {"event": "window", "window_ms", "stages": [{"name", "at_ms", "ms"}]} once it is closed and, from
+    another thread, {"event": "progress"} with what StreamWriter.progress says. What happens inside the window is
+    reported after it.
 
     Raises:
         SplitreelError: it failed; the database was let go and the mirror put back, or the error says what to do.
@@ -109,6 +117,8 @@ def examine(job: config.Job, state: str | os.PathLike[str]) -> None:
 class Session:
     """One session. ``enter`` is called as each phase begins, inside the window too: a subclass may observe there."""
 
+    rehearsal: ClassVar[bool] = False
+
     def __init__(self, job: config.Job, state: Path, report: Report) -> None:
         self.job = job
         self.state = state
@@ -121,7 +131,7 @@ class Session:
         self._frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
         self._volumes = [MirroredVolume(volume, self._frozen, self._note) for volume in job.mirrored]
         self._window = Window(self._quiescers, job.deadline_ms)
-        self._second: Window | None = None
+        self._seconds: list[Window] = []
         self._tape = self.tape()
         self._journal: Journal | None = None
         self._in_window = False
@@ -147,6 +157,7 @@ class Session:
             for name, step in self._steps.items():
                 self._run_phase(name, step)
             self._remember()
+            self._keep_run("")
             self._journal.end("done", backup=self._outcome_id())
         except BaseException as failure:
             self._take_back(failure)
@@ -169,6 +180,8 @@ class Session:
         start = time.monotonic()
         self.enter(name)
         step()
+        if self._in_window:
+            self._window.require_held(name)
         seconds = time.monotonic() - start
         self.result.phases.append(Phase(name, start - self._begun, seconds))
         self._tell(event="phase", phase=name, state="end", seconds=seconds)
@@ -187,6 +200,7 @@ class Session:
 
     def check_all(self) -> None:
         """Everything that can be checked; a failure leaves database and mirror as they were."""
+        self.foresee()
         for quiescer in self._quiescers:
             quiescer.check()
         for volume in self._volumes:
@@ -197,6 +211,14 @@ class Session:
         for volume in self._volumes:
             volume.check_primary()
         self._tape.check()
+
+    def foresee(self) -> Forecast:
+        """What past runs say of this one's window; refuses what will exceed the job's budget, or is not known."""
+        seen = history.foresee(self.state, self.job)
+        if not self.rehearsal:
+            require(self.job, seen)
+        self.result.predicted_ms = None if seen.bound_ms is None or math.isinf(seen.bound_ms) else seen.bound_ms
+        return seen
 
     # The phases.
 
@@ -234,7 +256,7 @@ class Session:
 
     def _discover(self) -> None:
         """Which files make up the database."""
-        self._files = self._databases.discover()
+        self._files = self._window.timed("discover", self._databases.discover)
 
     def _prepare(self) -> None:
         """Freeze the list of files; refuse what is not on the mirrored volume."""
@@ -247,13 +269,7 @@ class Session:
     def _split(self) -> None:
         """Part the mirror from the primary; a split that the watchdog overtook is no copy."""
         for volume in self._volumes:
-            self.result.split_ms += volume.split()
-        if cause := self._window.fired():
-            raise QuiesceError(
-                "split",
-                f"{cause} before the split was done: it may not be consistent and is not used",
-                f"Find out what took longer than {self.job.deadline_ms} ms, or raise `deadline_ms`.",
-            )
+            self.result.split_ms += self._window.timed(f"split {volume.name}", volume.split)
 
     def _unquiesce(self) -> None:
         """Let the database go."""
@@ -278,6 +294,8 @@ class Session:
             self._in_window = False
             self.result.window_ms = self._window.milliseconds
             self.result.window_ns = (self._window.opened_ns, self._window.closed_ns)
+            stages = [stage._asdict() for stage in history.stages(self._window)]
+            self._queued.append({"event": "window", "window_ms": self.result.window_ms, "stages": stages})
 
     def _check(self) -> None:
         """Map the split mirror in full and say what differs: only this map is believed."""
@@ -341,7 +359,6 @@ class Session:
         self.result.dirty_bytes = sum(dirty) if dirty else None
         self._put_back()
         self._undo.drop("split")
-        self.result.second_window_ms = self._second.milliseconds if self._second is not None else 0.0
 
     def _remember(self) -> None:
         """Complete the catalog: how long each phase took, and the window."""
@@ -353,18 +370,50 @@ class Session:
             windows.insert(0, ("hot-backup", prepared, self.result.hot_backup_ms / 1000))
         self._tape.remember(phases, windows)
 
+    def _keep_run(self, error: str) -> None:
+        """The window, whatever became of it, counts for the next one's prediction."""
+        if not self._window.was_opened:
+            return
+        done, windows = self.result, [self._window, *self._seconds]
+        run = Run(
+            job=self.job.name,
+            settings=settings_of(self.job),
+            started=done.started,
+            rehearsal=self.rehearsal,
+            whole=all(window.whole for window in windows),
+            error=error,
+            backup=self._outcome_id(),
+            window_ms=done.window_ms,
+            second_window_ms=done.second_window_ms,
+            hot_backup_ms=done.hot_backup_ms,
+            split_ms=done.split_ms,
+            files=done.files,
+            dirty_bytes=done.dirty_bytes,
+            deadline_ms=self.job.deadline_ms,
+            budget_ms=self.job.window_ms,
+            predicted_ms=done.predicted_ms,
+            stages=history.stages(self._window),
+        )
+        try:
+            history.keep(self.state, run)
+        except SplitreelError as failure:
+            self._note(f"this run will not count for the next one's prediction: {failure}")
+
     # Undo.
 
     def _put_back(self) -> None:
         self._write("rejoin")
-        for volume in self._volumes:
-            volume.put_back(self._hold)
+        try:
+            for volume in self._volumes:
+                volume.put_back(self._hold)
+        finally:
+            self.result.second_window_ms = max((window.milliseconds for window in self._seconds), default=0.0)
         self._write("rejoined")
 
     def _hold(self) -> Window:
         """A second, short window round the file system alone, for mirrors that need one to rejoin."""
-        self._second = short_window(self.job.quiesce, self.job.deadline_ms)
-        return self._second
+        self._seconds.append(short_window(self.job.quiesce, self.job.deadline_ms))
+        return self._seconds[-1]
 
     def _take_back(self, failure: BaseException) -> None:
         """Undo all that was begun, the window first; what cannot be undone keeps the journal open for a resume.
@@ -386,6 +435,7 @@ class Session:
         if failures and isinstance(failure, SplitreelError):
             failure.advice = f"{failures[0][0]} could not be undone ({failures[0][1]}): run `splitreel resume`."
         # Last: whoever listens may be gone, and raise.
+        self._keep_run(error)
         self._tell(event="failed", error=error)
         for name, why in failures:
             self._note(f"undoing {name} failed: {why}")

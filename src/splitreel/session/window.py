@@ -51,12 +51,9 @@ class Window:
         self._deadline_ms = deadline_ms
         self._watchdog: Watchdog | None = None
         self._collecting = False
-        self._open = self._was_opened = False
-
-    @property
-    def was_opened(self) -> bool:
-        """Whether ``open`` was called, so that a writer may have waited."""
-        return self._was_opened
+        self.was_opened = False  # a writer may have waited
+        self.whole = False  # it ran to its end: nothing cut it short
+        self._open = False
 
     @property
     def milliseconds(self) -> float:
@@ -86,7 +83,7 @@ class Window:
         self._collecting = gc.isenabled()
         gc.collect()
         gc.disable()
-        self._open = self._was_opened = True
+        self._open = self.was_opened = True
         self._watchdog.arm()
         for quiescer in self._quiescers:
             self._hold(quiescer, self._watchdog)
@@ -166,6 +163,7 @@ class Window:
                 f"{self.cause}; the split may not be consistent and is not used",
                 f"Find out what took longer than {self._deadline_ms} ms, or raise `deadline_ms`.",
             )
+        self.whole = True
 
     def end(self) -> None:
         """Stop the watchdog, which lets go of whatever is still held, and free the quiescers; harmless twice."""
