@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,14 +109,14 @@ def inserting(server: Server) -> Iterator[Callable[[], int]]:
         client.communicate()
 
 
-def recover(data: Path, redo: dict[str, bytes]) -> None:
+def recover(data: Path, redo: Mapping[str, bytes | Path]) -> None:
     """What a person does after a restore: drop the old pid file, put the redo files in place."""
     (data / "postmaster.pid").unlink(missing_ok=True)
     if any(name.startswith("pg_wal/") for name in redo):
         shutil.rmtree(data / "pg_wal")
         (data / "pg_wal").mkdir(mode=0o700)
     for name, content in redo.items():
-        (data / name).write_bytes(content)
+        (data / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     owner = pwd.getpwnam(USER)
     for path in [data / "pg_wal", *(data / name for name in redo)]:
         os.chown(path, owner.pw_uid, owner.pw_gid)

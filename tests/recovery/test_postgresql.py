@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,32 @@ from tests.volumes import ext4_volume
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def open_path() -> Iterator[Path]:
+@contextmanager
+def open_folder() -> Iterator[Path]:
     """A directory that the system user postgres can reach; pytest's own are closed to it."""
     folder = Path(tempfile.mkdtemp(prefix="splitreel-test-", dir="/tmp"))
     folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield folder
 
 
 @dataclass
 class Taped:
-    """A tape with a cluster that has a tablespace; ``rows`` were committed before the split."""
+    """A tape with a cluster that has a tablespace, with 1000 rows at the split and 10 more at the end of the backup."""
 
     url: str
     facts: dict[str, Any]
     redo: dict[str, bytes]
-    mount: Path
     image: Path
-    rows: int
+    state: Path
 
 
 def cluster_on(mount: Path, folder: Path) -> Server:
@@ -50,16 +58,10 @@ def cluster_on(mount: Path, folder: Path) -> Server:
     return server
 
 
-def facts_of(server: Server, mode: str) -> dict[str, Any]:
-    oid = server.query("select oid from pg_tablespace where spcname = 'far'")
-    facts = {"engine": "postgresql", "name": "main", "version": "15", "mode": mode, "data": str(server.data)}
-    return facts | {"tablespaces": {oid: str(server.data.parent / "ts")}, "data_checksums": True}
-
-
-@pytest.fixture
-def taped(tmp_path: Path, open_path: Path, request: pytest.FixtureRequest) -> Iterator[Taped]:
-    mode = request.param
-    with ext4_volume(open_path, 256 << 20) as mount:
+@pytest.fixture(scope="module")
+def taped(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Taped]:
+    mode, tmp_path = request.param, tmp_path_factory.mktemp("taped")
+    with open_folder() as open_path, ext4_volume(open_path, 256 << 20) as mount:
         server = cluster_on(mount, open_path)
         server.start()
         try:
@@ -68,17 +70,17 @@ def taped(tmp_path: Path, open_path: Path, request: pytest.FixtureRequest) -> It
             server.query("insert into t select generate_series(1, 1000)")
             quiescer = Postgresql(conninfo=server.conninfo, run_as=USER, mode=mode)
             quiescer.prepare()
-            facts = facts_of(server, mode)
+            facts = dict(quiescer.discover().facts)
             split(mount, open_path / "volume.img", tmp_path / "split.img")
             server.query("insert into t select generate_series(1001, 1010)")
-            redo = quiescer.redo()
+            redo = {name: c if isinstance(c, bytes) else c.read_bytes() for name, c in quiescer.redo().items()}
             quiescer.close()
         finally:
             server.stop()
-        redo["session.json"] = session_json(mount, facts)
-        (tmp_path / "state").mkdir()
-        url = to_tape(tmp_path / "split.img", tmp_path / "tape", redo, tmp_path / "state")
-        yield Taped(url, facts, redo, mount, tmp_path / "split.img", 1000)
+    redo["session.json"] = session_json(mount, facts)
+    (tmp_path / "state").mkdir()
+    url = to_tape(tmp_path / "split.img", tmp_path / "tape", redo, tmp_path / "state")
+    yield Taped(url, facts, redo, tmp_path / "split.img", tmp_path / "state")
 
 
 def restored(*arguments: object) -> int:
@@ -109,10 +111,10 @@ def test_what_is_laid_out_drills_and_starts(taped: Taped, open_path: Path, capsy
 
 
 @pytest.mark.parametrize("taped", ["hot-backup"], indirect=True)
-def test_a_tablespace_goes_where_it_is_asked_for_and_only_there(taped: Taped, open_path: Path, tmp_path: Path) -> None:
+def test_a_tablespace_goes_where_it_is_asked_for_and_only_there(taped: Taped, open_path: Path) -> None:
     """From the catalog, without --tape; a directory that is not empty is refused before anything is read."""
     (oid, old), elsewhere = *taped.facts["tablespaces"].items(), open_path / "elsewhere"
-    state = ("--state", tmp_path / "state")
+    state = ("--state", taped.state)
     (open_path / "full").mkdir()
     (open_path / "full/file").touch()
     full = restored("--database", open_path / "no", "--tablespace", f"{old}={open_path}/full", *state)

@@ -121,3 +121,14 @@ def test_a_split_leg_that_begins_at_an_offset_is_read_from_there(tmp_path: Path)
         assert device.pread(0, 4096)[:6] == b"\0" * 6
     with pytest.raises(MirrorError, match="it has 2097152 bytes"), opened(SplitImage(str(image), 1 << 30), volume):
         pass
+
+
+def test_files_of_one_instant_are_on_one_file_system_or_all_are_frozen(tmp_path: Path) -> None:
+    here, there = tmp_path / "data", Path("/dev/shm")
+    here.mkdir()
+    checks.at_one_instant([str(here)], [])
+    checks.at_one_instant([str(here), str(tmp_path)], [])
+    checks.at_one_instant([str(here), str(there)], [str(tmp_path), str(there)])
+    for frozen in ([], [str(there)], [str(tmp_path)]):
+        with pytest.raises(QuiesceError, match="not frozen"):
+            checks.at_one_instant([str(here), str(there)], frozen)

@@ -21,10 +21,12 @@ class Discovery:
 
     Facts with an ``engine`` describe a database: they become its entry in the tape's ``session.json``, by which it is
     restored. They are read when ``redo`` has been called: what is known only then (the stop position) may come late.
+    ``together``: nothing but one instant makes these files a copy; they are on one file system, or all are frozen.
     """
 
     files: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    together: bool = False
 
 
 class Quiescer(Protocol):

@@ -36,6 +36,7 @@ class PostgresqlRecovery:
         self._data = files.path(facts, "data")
         self._wal = files.path(facts, "wal") if facts.get("wal") else f"{self._data}/pg_wal"
         self._hot = files.text(facts, "mode") == "hot-backup"
+        self._outer_places = facts.get("places") or []
         self._tablespaces = _tablespaces(facts)
         self._settings = pgserver.Settings.of(facts)
         self._configuration = _configuration(facts)
@@ -43,10 +44,10 @@ class PostgresqlRecovery:
     def pieces(self) -> tuple[Piece, ...]:
         """Data directory, tablespaces outside of it, and in freeze mode a WAL directory outside of it."""
         found = [Piece(self._data, DATA)]
-        if not self._hot and not _within(self._wal, self._data):
+        if not self._hot and self._is_outer(self._wal):
             found.append(Piece(self._wal, WAL))
         for oid, place in self._tablespaces.items():
-            if not _within(place, self._data):
+            if self._is_outer(place):
                 found.append(Piece(place, f"{TABLESPACES}/{oid}", movable=True))
         return tuple(found)
 
@@ -68,6 +69,10 @@ class PostgresqlRecovery:
     def drill(self, layout: Layout, logs: Path) -> Drill:
         """See pgserver.drill."""
         return pgserver.drill(layout.places[self._data], self._settings, layout.owner, logs)
+
+    def _is_outer(self, place: str) -> bool:
+        """Whether the tape does not hold it with the data directory: it was elsewhere, or mounted there."""
+        return place in self._outer_places or not _within(place, self._data)
 
     # The parts of lay_out.
 

@@ -143,6 +143,23 @@ def enough_space(state: Path) -> None:
         )
 
 
+def at_one_instant(files: Iterable[str], frozen: Iterable[str]) -> None:
+    """Refuse files that are a copy only as of one instant when nothing sees to that: one volume, or all are frozen.
+
+    Raises:
+        QuiesceError: they are on several file systems, and one of these is not frozen.
+    """
+    devices = {Path(file).stat().st_dev: file for file in files}
+    held = {Path(mount).stat().st_dev for mount in frozen}
+    loose = [file for device, file in devices.items() if device not in held]
+    if loose and len(devices) > 1:
+        raise QuiesceError(
+            f"file {loose[0]}",
+            "it is on a file system that is not frozen, and other files of its database are on another one",
+            "Add an fsfreeze for each volume of the database, or use a hot backup.",
+        )
+
+
 def write_back(mount: str) -> None:
     """Write dirty pages of the file system mounted there to its device, so that a live map of it is nearly true."""
     descriptor = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -35,6 +35,10 @@ class Databases:
         self._found = [quiescer.discover() for quiescer in self._quiescers]
         return [file for discovery in self._found for file in discovery.files]
 
+    def together(self) -> list[tuple[str, ...]]:
+        """The files of each database that only one instant makes a copy."""
+        return [found.files for found in self._found if found.together]
+
     def entries(self) -> list[dict[str, Any]]:
         """What is known of each database, under the name that tells it from the others."""
         named = zip(self._found, self._names(), strict=True)

@@ -260,6 +260,8 @@ class Session:
 
     def _prepare(self) -> None:
         """Freeze the list of files; refuse what is not on the mirrored volume."""
+        for files in self._databases.together():
+            checks.at_one_instant(files, self._frozen)
         volume = self._volumes[0]
         if volume.settings.mount:
             volume.paths = checks.within(volume.settings.mount, self._files)
