@@ -50,10 +50,11 @@ def test_doctor_tells_of_an_interrupted_session(
     """The next session of its job would refuse to begin."""
     config = tmp_path / "job.toml"
     config.write_text(JOB.format(folder=tmp_path))
-    monkeypatch.setattr(session, "examine", lambda job, state: None)
+    monkeypatch.setattr(session, "examine", lambda job, state: ["md /dev/md0: a rejoin copies little"])
     words = ["--state", str(tmp_path), "doctor", str(config)]
 
     assert main(words) == 0
+    assert "a rejoin copies little" in capsys.readouterr().out
     Journal.begin(tmp_path, "nightly").close()
     capsys.readouterr()
     assert main(words) == 1

@@ -1,12 +1,15 @@
 """Mirrors driven by commands, and mirrors that are split already."""
 
+import importlib
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from splitreel.errors import MirrorError, UsageError
-from splitreel.mirror import SplitImage, create, keys
+from splitreel.mirror import TYPES, Mirror, SplitImage, create, keys
+from tests.volumes import ext4_volume
 
 
 def settings(folder: Path, **changes: object) -> dict[str, object]:
@@ -67,6 +70,11 @@ def test_a_static_mirror_is_what_it_is(tmp_path: Path) -> None:
     mirror.wait_in_sync(1)
     mirror.flush()
     assert mirror.is_in_sync()
+    mirror.check_primary("/dev/null")
+    with pytest.raises(MirrorError, match="is the primary itself"):
+        mirror.check_primary(str(image))
+    assert mirror.resynced_bytes() is None
+    assert mirror.cost()
     assert mirror.split() == SplitImage(str(image), 512)
     assert mirror.dirty_bytes() is None
     mirror.rejoin(nullcontext)
@@ -74,7 +82,25 @@ def test_a_static_mirror_is_what_it_is(tmp_path: Path) -> None:
     mirror.close()
 
 
+def test_a_static_mirror_that_is_mounted_for_writing_is_refused(tmp_path: Path) -> None:
+    with ext4_volume(tmp_path) as mount:
+        mirror = create({"type": "static", "image": str(tmp_path / "volume.img")})
+        with pytest.raises(MirrorError, match=f"mounted for writing at {mount}"):
+            mirror.check()
+        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        mirror.check()
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_every_mirror_has_all_of_the_protocol(kind: str) -> None:
+    module, name = TYPES[kind]
+    made = getattr(importlib.import_module(module), name)
+    wanted = [word for word, what in vars(Mirror).items() if callable(what) and not word.startswith("_")]
+    assert {"split", "rejoin", "cost"} < set(wanted)
+    assert [word for word in wanted if not callable(getattr(made, word, None))] == []
+
+
 def test_kinds() -> None:
     assert keys("qemu")["qmp"] == ("path", True)
-    with pytest.raises(UsageError, match="known are command, md, qemu, static"):
+    with pytest.raises(UsageError, match=r"known are command, .*qemu, .*static"):
         create({"type": "raid"})

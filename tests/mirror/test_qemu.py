@@ -98,6 +98,9 @@ def test_split_and_rejoin_under_load_without_a_second_hold(embedded: EmbeddedMir
             mirror.rejoin(hold_unused)
             assert mirror.is_in_sync()
             assert mirror.dirty_bytes() is None
+            resynced = mirror.resynced_bytes()
+            assert resynced is not None
+            assert dirty <= resynced < 256 << 20
         split_and_compare(embedded, mirror)
     mirror.close()
 
@@ -203,6 +206,41 @@ def test_wrong_nodes_and_images_are_refused_before_anything_is_done(embedded: Em
     mirror = embedded.mirror()
     assert mirror.state() == "none"
     mirror.close()
+
+
+def test_another_volume_than_the_primary_s_is_refused(embedded: EmbeddedMirror, tmp_path: Path) -> None:
+    """By the UUIDs of both file systems, before anything is held; and an image that is itself the primary."""
+    mirror = in_sync(embedded)
+    mirror.check_primary(embedded.device)
+    other = tmp_path / "other.img"
+    with other.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", other], check=True)
+    with pytest.raises(MirrorError, match="holds another file system"):
+        mirror.check_primary(str(other))
+    with pytest.raises(MirrorError, match="is the primary itself"):
+        mirror.check_primary(str(embedded.mirror_image))
+    mirror.close()
+
+
+def test_an_image_that_somebody_else_has_is_refused(embedded: EmbeddedMirror) -> None:
+    attach = ["losetup", "--show", "-r", "-f", str(embedded.mirror_image)]
+    loop = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
+    mirror = embedded.mirror()
+    try:
+        with pytest.raises(MirrorError, match=f"in use: attached to {loop}"):
+            mirror.check()
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)
+        mirror.close()
+
+
+def test_what_a_rejoin_costs_is_told(embedded: EmbeddedMirror) -> None:
+    for changes, word in (({}, "nothing is held"), ({"lower": ""}, "frozen once more")):
+        mirror = create({**embedded.settings(), **changes})
+        assert word in mirror.cost()
+        assert str(256 << 20) in mirror.cost()
+        mirror.close()
 
 
 def test_another_process_can_take_the_volume_down(embedded: EmbeddedMirror) -> None:

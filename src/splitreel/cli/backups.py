@@ -221,6 +221,8 @@ def _session(args: argparse.Namespace) -> int:
         _tell(args, written)
         if not args.json:
             print(f"window {done.window_ms:.1f} ms, whole session {time.monotonic() - began:.1f} s")
+            if done.resynced_bytes is not None:
+                print(f"rejoined by copying {output.size(done.resynced_bytes)}")
         if written.catalog_error is not None:
             raise written.catalog_error
         return errors.EXIT_DATA if written.left_out or written.problems else errors.EXIT_DONE

@@ -63,8 +63,9 @@ def _job_findings(path: str, name: str | None, state: Path) -> list[Finding]:
     for job in jobs.values():
         try:
             journal.require_ended(state, job.name)
-            session.examine(job, state)
+            costs = session.examine(job, state)
             findings.append(Finding(f"job {job.name}", "ok", "drive, tape, mirror and database are ready"))
+            findings += [Finding(f"job {job.name}", "ok", cost) for cost in costs]
         except errors.SplitreelError as error:
             findings.append(Finding(f"job {job.name}", "bad", str(error), error.advice))
     return findings

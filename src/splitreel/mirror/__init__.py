@@ -32,6 +32,12 @@ class Mirror(Protocol):
     def check(self) -> None:
         """Verify everything that can be verified without an effect. Raises MirrorError."""
 
+    def check_primary(self, device: str) -> None:
+        """Verify, as far as can be told, that this is a mirror of ``device``, the primary's. Raises MirrorError."""
+
+    def cost(self) -> str:
+        """What a rejoin copies, and what being split costs, in a sentence. Raises MirrorError."""
+
     def files(self) -> list[str]:
         """Local files that the mirror needs while the primary's file system is frozen: they must lie elsewhere."""
 
@@ -56,6 +62,9 @@ class Mirror(Protocol):
     def dirty_bytes(self) -> int | None:
         """How many bytes differ by now, or None when the platform does not tell."""
 
+    def resynced_bytes(self) -> int | None:
+        """How many bytes the last ``rejoin`` of this object copied, or None when the platform does not tell."""
+
     def rejoin(self, hold: Hold) -> None:
         """Copy back what changed, and mirror again. Returns when in sync. Raises MirrorError."""
 
@@ -71,6 +80,7 @@ TYPES: dict[str, tuple[str, str]] = {
     "qemu": ("splitreel.mirror.qemu", "QemuMirror"),
     "command": ("splitreel.mirror.command", "CommandMirror"),
     "md": ("splitreel.mirror.md", "MdMirror"),
+    "reflink": ("splitreel.mirror.reflink", "ReflinkMirror"),
     "static": ("splitreel.mirror.static", "StaticMirror"),
 }
 

@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from splitreel import script
 from splitreel.errors import MirrorError
-from splitreel.mirror import Hold, SplitImage
+from splitreel.mirror import Hold, SplitImage, inuse
 
 POLL_SECONDS = 0.5
 
@@ -75,6 +75,15 @@ class CommandMirror:
         for word, command in self._commands.items():
             if (command or word in ("split", "rejoin")) and (why := script.runnable(command)):
                 raise MirrorError(f"{self.name}: {word}", why, "Correct the command in the configuration.")
+
+    def check_primary(self, device: str) -> None:
+        """The image is not the primary itself; more only the site's commands can tell."""
+        inuse.refuse_itself(self.name, self._image.path, device)
+
+    def cost(self) -> str:
+        """Only the site knows."""
+        told = "and `dirty` tells how much" if self._commands["dirty"] else "and nothing tells how much"
+        return f"what a rejoin copies is up to the command {self._commands['rejoin'][0]}, {told}"
 
     def files(self) -> list[str]:
         """The image, where it exists before the split."""
@@ -128,6 +137,10 @@ class CommandMirror:
         if len(lines) != 1 or not lines[0].strip().isdecimal():
             raise MirrorError(what, f"it printed {lines[:1]} where one number was due")
         return int(lines[0])
+
+    def resynced_bytes(self) -> int | None:
+        """Unknown: the contract has no word for it."""
+        return None
 
     def rejoin(self, hold: Hold) -> None:
         """Run ``rejoin``."""

@@ -15,11 +15,12 @@ Two ways to rejoin, since QEMU has no "mirror what this bitmap says":
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from splitreel.core.device import BlockDevice
 from splitreel.errors import MirrorError
-from splitreel.mirror import Hold, SplitImage
+from splitreel.mirror import Hold, SplitImage, inuse
 from splitreel.mirror.qmp import Event, Qmp
 
 MIRROR_JOB = "splitreel-mirror"
@@ -33,6 +34,7 @@ PASSES = 8
 SPLIT_SECONDS = 30.0
 REJOIN_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.02
+HEAD_SIZE = 4096
 
 
 class QemuMirror:
@@ -61,6 +63,7 @@ class QemuMirror:
         self._offset = offset
         self._timeout_s = timeout_s
         self._connection: Qmp | None = None
+        self._resynced: int | None = None
 
     @property
     def _qmp(self) -> Qmp:
@@ -86,6 +89,28 @@ class QemuMirror:
             )
         if not os.access(self._image, os.R_OK):
             raise MirrorError(self.name, f"image {self._image} cannot be read", "Correct `image`.")
+        if users := inuse.users(self._image):
+            why = f"image {self._image} is in use: {', '.join(users)}"
+            raise MirrorError(self.name, why, "End that use: QEMU writes to it.")
+
+    def check_primary(self, device: str) -> None:
+        """The image is not the primary itself; while it is in sync, it holds the primary's file system."""
+        inuse.refuse_itself(self.name, self._image, device)
+        if self.is_in_sync():
+            ours, theirs = _identity(self._image, self._offset), _identity(device, 0)
+            if ours and theirs and ours != theirs:
+                why = f"{self._image} holds another file system ({ours}) than {device} ({theirs})"
+                raise MirrorError(self.name, why, "Correct `primary` and `image`, or `mount`.")
+
+    def cost(self) -> str:
+        """What a bitmap marks; all of it after QEMU has ended."""
+        node = self._node(self._primary)
+        size = node["image"]["virtual-size"] if node is not None else 0
+        freeze = "nothing is held" if self._lower else "the file systems are frozen once more, shortly"
+        return (
+            f"a rejoin copies the pieces of {GRANULARITY >> 10} KiB that were written since the split, and {freeze};"
+            f" all of {size} bytes when QEMU ends while it is split: its record of them is in memory"
+        )
 
     def files(self) -> list[str]:
         """The image and the monitor's socket."""
@@ -154,11 +179,16 @@ class QemuMirror:
         bitmap = self._bitmap()
         return None if bitmap is None else int(bitmap["count"])
 
+    def resynced_bytes(self) -> int | None:
+        """What QEMU's jobs say that they copied."""
+        return self._resynced
+
     def rejoin(self, hold: Hold) -> None:
         """By whichever way this QEMU allows; see the module."""
         state = self.state()
         if state == "none":
             raise MirrorError(self.name, "QEMU has no record of what changed", "The next session copies in full.")
+        self._resynced = 0
         if state in ("split", "rejoining"):
             self._end_job(REJOIN_JOB)
             if state == "split":
@@ -201,6 +231,7 @@ class QemuMirror:
         self._pass(self._lower, self._second_target())
         self._qmp.command("block-job-resume", device=MIRROR_JOB)
         self.wait_in_sync(REJOIN_SECONDS)
+        self._count(self._job(MIRROR_JOB))
         self._qmp.command("blockdev-del", node_name=SECOND_TARGET)
 
     def _rejoin_held(self, hold: Hold) -> None:
@@ -228,7 +259,11 @@ class QemuMirror:
         event = self._ended(REJOIN_JOB, REJOIN_SECONDS)
         if event["event"] != "BLOCK_JOB_COMPLETED" or "error" in event["data"]:
             raise MirrorError(self.name, f"copying what changed failed: {event['data'].get('error', 'cancelled')}")
+        self._count(event["data"])
         self._until(lambda: self._job(REJOIN_JOB) is None, "its backup job does not go away")
+
+    def _count(self, job: Mapping[str, Any] | None) -> None:
+        self._resynced = (self._resynced or 0) + int((job or {}).get("offset", 0))
 
     def _second_target(self) -> str:
         """A second node over the image: a node takes one writer, and the mirror job has the first."""
@@ -286,3 +321,12 @@ class QemuMirror:
         node = self._node(self._tracked)
         bitmaps = (node or {}).get("dirty-bitmaps", [])
         return next((bitmap for bitmap in bitmaps if bitmap.get("name") == name), None)
+
+
+def _identity(path: str, offset: int) -> str:
+    """The UUID of the ext or XFS file system that begins there, or "" where there is none of them."""
+    with BlockDevice(path) as device:
+        head = device.pread(offset, min(HEAD_SIZE, max(0, device.size - offset)))
+    if head[1080:1082] == b"\x53\xef":
+        return head[1128:1144].hex()
+    return head[32:48].hex() if head[:4] == b"XFSB" else ""

@@ -4,7 +4,7 @@ import os
 from typing import ClassVar
 
 from splitreel.errors import MirrorError
-from splitreel.mirror import Hold, SplitImage
+from splitreel.mirror import Hold, SplitImage, inuse
 
 
 class StaticMirror:
@@ -17,9 +17,19 @@ class StaticMirror:
         self._split = SplitImage(image, offset)
 
     def check(self) -> None:
-        """The image can be read."""
+        """The image can be read, and is not mounted for writing."""
         if not os.access(self._split.path, os.R_OK):
             raise MirrorError(self.name, "it cannot be read", "Correct `image`, or run as root.")
+        if points := inuse.written_at(self._split.path):
+            raise MirrorError(self.name, f"it is mounted for writing at {points[0]}", "Unmount it, or name a snapshot.")
+
+    def check_primary(self, device: str) -> None:
+        """The image is not the primary itself, which somebody writes to."""
+        inuse.refuse_itself(self.name, self._split.path, device)
+
+    def cost(self) -> str:
+        """Nothing."""
+        return "nothing is copied: it was made by other means, and shows what was there then"
 
     def files(self) -> list[str]:
         """The image."""
@@ -47,6 +57,10 @@ class StaticMirror:
         return self._split
 
     def dirty_bytes(self) -> int | None:
+        """Unknown."""
+        return None
+
+    def resynced_bytes(self) -> int | None:
         """Unknown."""
         return None
 

@@ -55,6 +55,8 @@ class MirroredVolume:
         self._primary = self.settings.device
         if not self._primary and self.settings.mount:
             self._primary = checks.device_of(self.settings.mount)
+        if self._primary:
+            self.mirror.check_primary(self._primary)
         if not self.settings.raw and (self._primary or self.settings.mirror["type"] == "static"):
             with self._opened_primary() as device:
                 filesystem = mapping.open_filesystem(device, live=True)

@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -79,6 +79,7 @@ class SessionResult:
     changes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     dirty_bytes: int | None = None
+    resynced_bytes: int | None = None
     backup: Result | None = None
 
 
@@ -101,8 +102,8 @@ def run(
     return Session(job, Path(state), report or (lambda _: None)).run()
 
 
-def examine(job: config.Job, state: str | os.PathLike[str]) -> None:
-    """Check all that a session of ``job`` checks before it touches anything; for ``doctor``.
+def examine(job: config.Job, state: str | os.PathLike[str]) -> list[str]:
+    """Check all that a session of ``job`` checks before it touches anything; returns what each mirror's rejoin costs.
 
     Raises:
         SplitreelError: what would stop it, and what to do.
@@ -110,6 +111,7 @@ def examine(job: config.Job, state: str | os.PathLike[str]) -> None:
     one = Session(job, Path(state), lambda _: None)
     try:
         one.check_all()
+        return one.costs()
     finally:
         one.close()
 
@@ -219,6 +221,10 @@ class Session:
             require(self.job, seen)
         self.result.predicted_ms = None if seen.bound_ms is None or math.isinf(seen.bound_ms) else seen.bound_ms
         return seen
+
+    def costs(self) -> list[str]:
+        """What being split and a rejoin cost, a line for each mirror."""
+        return [f"{volume.name}: {volume.mirror.cost()}" for volume in self._volumes]
 
     # The phases.
 
@@ -357,9 +363,9 @@ class Session:
 
     def _cleanup(self) -> None:
         """Rejoin the mirror, copying only what changed."""
-        dirty = [count for volume in self._volumes if (count := volume.mirror.dirty_bytes()) is not None]
-        self.result.dirty_bytes = sum(dirty) if dirty else None
+        self.result.dirty_bytes = _total(volume.mirror.dirty_bytes() for volume in self._volumes)
         self._put_back()
+        self.result.resynced_bytes = _total(volume.mirror.resynced_bytes() for volume in self._volumes)
         self._undo.drop("split")
 
     def _remember(self) -> None:
@@ -448,3 +454,9 @@ class Session:
 
     def _outcome_id(self) -> str:
         return self.result.backup.id if self.result.backup is not None else ""
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Their sum, None when none of them is known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
