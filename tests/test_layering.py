@@ -90,7 +90,7 @@ TABLE = {
     "config": "errors state quiesce* mirror* drive*",
     "session*": "errors state journal watchdog quiesce* mirror* config script probe stack* raw mapping selection"
     " catalog runs plan backup* volume hostmap drive* core.*",
-    "prove*": "errors config state session* quiesce* reading* restore* drive* core.checksum",
+    "prove*": "errors config kinds state session* quiesce* reading* restore* recovery* drive* core.checksum",
     "demo*": "*",
     "cli*": "*",
     "__main__": "errors cli*",

@@ -48,7 +48,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     folder, log = tmp_path / "files", tmp_path / "log"
-    writer = Writer(folder, log, RUN, WRITER)
+    writer = Writer([folder], log, RUN, WRITER)
     made = Scene(folder, log, writer, styles.mixed(random.Random(4)))
     made.go_on(150)
     yield made
@@ -61,7 +61,7 @@ def around(log: NDArray[np.void], number: int) -> tuple[int, int]:
 
 
 def examined(scene: Scene, copy: Path, number: int, whole: bool = True) -> Examined:
-    return Examiner(RUN, WRITER, whole).examine(copy, scene.log, around(scene.log, number))
+    return Examiner(RUN, WRITER, whole).examine([copy], scene.log, around(scene.log, number))
 
 
 def kinds(found: Examined) -> set[str]:
@@ -78,7 +78,7 @@ def test_every_copy_between_groups_is_right_session_after_session(scene: Scene) 
 
     assert set(log["kind"]) == set(Kind)
     for copy, number in copies:
-        found = examiner.examine(copy, log, around(log, number))
+        found = examiner.examine([copy], log, around(log, number))
         assert (found.findings, found.instant) == ([], number)
         assert found.stamps > 2000
         assert found.zeros > 0
@@ -94,13 +94,13 @@ def test_what_was_in_flight_may_be_there_or_not(scene: Scene) -> None:
     scene.go_on(1)
     log = scene.log
     window = int(log["acknowledged_ns"][number - 1]), int(log["begun_ns"][number + 3]) - 1
-    seen = [Examiner(RUN, WRITER, True).examine(copy, log, window) for copy in copies]
+    seen = [Examiner(RUN, WRITER, True).examine([copy], log, window) for copy in copies]
 
     assert [(found.findings, found.instant) for found in seen] == [([], number + more) for more in range(4)]
     shutil.copy(copies[3] / "buffered", copies[0] / "buffered")
     data = bytearray((copies[0] / "buffered").read_bytes())
     data[: 40 * SECTOR] = (copies[1].parent / "files" / "buffered").read_bytes()[: 40 * SECTOR]
-    assert Examiner(RUN, WRITER, True).examine(copies[0], log, window).findings == []
+    assert Examiner(RUN, WRITER, True).examine([copies[0]], log, window).findings == []
 
 
 def test_a_later_operation_without_an_earlier_one_is_disordered(scene: Scene) -> None:
@@ -112,7 +112,7 @@ def test_a_later_operation_without_an_earlier_one_is_disordered(scene: Scene) ->
     log = scene.log
     window = int(log["acknowledged_ns"][number - 1]), int(log["begun_ns"][number + 2]) - 1
 
-    assert kinds(Examiner(RUN, WRITER, True).examine(before, log, window)) == {"disordered"}
+    assert kinds(Examiner(RUN, WRITER, True).examine([before], log, window)) == {"disordered"}
 
 
 def spoil(path: Path, at: int, data: bytes) -> None:
@@ -198,10 +198,10 @@ def test_without_a_freeze_a_call_in_flight_may_be_there_in_part(scene: Scene) ->
     log = scene.log
     window = int(log["acknowledged_ns"][number - 1]), int(log["begun_ns"][number + 1]) - 1
 
-    assert Examiner(RUN, WRITER, False).examine(copy, log, window).findings == []
-    assert kinds(Examiner(RUN, WRITER, True).examine(copy, log, window)) == {"torn"}
+    assert Examiner(RUN, WRITER, False).examine([copy], log, window).findings == []
+    assert kinds(Examiner(RUN, WRITER, True).examine([copy], log, window)) == {"torn"}
     torn_sector(scene, copy, old)
-    assert kinds(Examiner(RUN, WRITER, False).examine(copy, log, window)) == {"torn"}
+    assert kinds(Examiner(RUN, WRITER, False).examine([copy], log, window)) == {"torn"}
 
 
 def test_an_unfinished_replacement_may_be_there_but_nothing_later_in_it(scene: Scene) -> None:
@@ -212,7 +212,7 @@ def test_an_unfinished_replacement_may_be_there_but_nothing_later_in_it(scene: S
 
     assert examined(scene, copy, number).findings == []
     window = int(log["acknowledged_ns"][9]), int(log["acknowledged_ns"][9])
-    assert "late" in kinds(Examiner(RUN, WRITER, True).examine(copy, scene.log, window))
+    assert "late" in kinds(Examiner(RUN, WRITER, True).examine([copy], scene.log, window))
 
 
 def test_very_many_findings_are_counted(scene: Scene) -> None:

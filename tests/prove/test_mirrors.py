@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from splitreel import config
-from splitreel.prove.run import Options, Proof, prove
+from splitreel.prove.proof import Options, Proof
+from splitreel.prove.run import prove
 from tests.prove import mirrors
 from tests.volumes import ext4_volume
 

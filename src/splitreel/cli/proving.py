@@ -10,7 +10,8 @@ from splitreel.cli import output
 from splitreel.cli.backups import terminate_like_interrupt
 from splitreel.drive.address import FORMS
 from splitreel.prove.finding import KINDS
-from splitreel.prove.run import Options, Proof, Proved, prove
+from splitreel.prove.proof import Options, Proof, Proved
+from splitreel.prove.run import prove
 from splitreel.state import state_directory
 
 EPILOG = f"""Writers stamp files in a directory of their own on the job's volume, and rows in a table of their own in
@@ -113,7 +114,7 @@ def _meaning(proof: Proof) -> list[str]:
     ]
     if not proof.frozen:
         lines.append("  calls of many sectors: without a freeze of the file system only a sector is one unit;")
-    if not proof.with_rows:
-        lines.append("  rows: the job has no SQLite database on this volume that could be stamped;")
+    if not proof.databases:
+        lines.append("  rows: the job has no database that could be stamped;")
     lines.append("  files that were not stamped: of those the backup's own checksums speak (splitreel verify).")
     return lines + [f"  Note: {note}." for note in proof.notes]

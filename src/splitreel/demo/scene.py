@@ -1,6 +1,7 @@
 """scene sets the stage: a mirrored ext4 volume with files, a SQLite database and writers. It backs nothing up."""
 
 import contextlib
+import json
 import random
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 from splitreel.errors import SplitreelError
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.prove import rows
+from splitreel.prove.sqliterows import SqliteTable
 
 FILES_IN_DIRECTORY = 250
 MEDIAN_FILE_BYTES = 3000
@@ -73,12 +75,13 @@ class Scene:
         self.database.parent.mkdir()
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-        rows.create_table(self.database)
+        SqliteTable(self.database).create()
 
     def _start_writers(self) -> None:
         for number, log in self.logs.items():
             command = [sys.executable, "-m", "splitreel.prove.rows"]
-            arguments = [str(self.database), str(log), str(number), str(ROWS_KEPT), str(WRITER_PAUSE_S)]
+            settings = json.dumps({"type": "sqlite", "database": str(self.database)})
+            arguments = [settings, str(log), str(number), str(ROWS_KEPT), str(WRITER_PAUSE_S)]
             self._processes.append(subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE))
         self.wait_for_commits(COMMITS_BEFORE_THE_SESSION)
 

@@ -17,6 +17,7 @@ from splitreel.demo.scene import ROWS_KEPT, Scene
 from splitreel.demo.target import TapeTarget
 from splitreel.drive import open_drive
 from splitreel.prove import rows
+from splitreel.prove.sqliterows import read_file
 from splitreel.restore import restore
 
 Say = Callable[[str], None]
@@ -99,7 +100,7 @@ def run_demo(
         say("Comparing every file, and proving the database")
         compared, differing = _compare(scene.mount_point / "files", restored / "files")
         differing += [os.fsdecode(path) for path, _ in outcome.problems.listed]
-        proof = rows.examine(restored / "db" / "app.db", scene.logs, ROWS_KEPT, first.window_ns)
+        proof = rows.examine(read_file(restored / "db" / "app.db"), scene.logs, ROWS_KEPT, first.window_ns)
         say("Once more in the conventional order: mapping while the database is held")
         second = _session(scene, url, "conventional", directory)
     assert first.backup is not None

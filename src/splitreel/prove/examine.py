@@ -6,7 +6,7 @@ every one of them is tried, and what still differs from the best is a finding. N
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from splitreel.prove import stamp
 from splitreel.prove.finding import Finding
-from splitreel.prove.operations import FILES, SECTORS, TEMPORARY, Content, Model
+from splitreel.prove.operations import FILES, SECTORS, TEMPORARY, Content, Model, folder_of
 from splitreel.prove.stamp import SECTOR, Owner, Sectors
 
 LISTED = 50  # findings of one file; the rest is counted only
@@ -57,19 +57,20 @@ class Examiner:
         self._run, self._writer, self._whole = run, writer, whole_calls
         self._model = Model()
 
-    def examine(self, folder: Path, log: NDArray[np.void], window: Window) -> Examined:
-        """Compare ``folder``, as restored, with the log as read after the window."""
+    def examine(self, folders: Sequence[Path], log: NDArray[np.void], window: Window) -> Examined:
+        """Compare ``folders``, one for each volume, as restored, with the log as read after the window."""
         opened, closed = window
         acknowledged = log["acknowledged_ns"]
         before = _first(~((acknowledged > 0) & (acknowledged <= opened)))
         begun = _first(log["begun_ns"] > closed)
         self._model.advance(log, before)
-        seen = [self._read(folder, file) for file in range(len(FILES))]
+        seen = [self._read(folders[folder_of(file, len(folders))], file) for file in range(len(FILES))]
         best, loose = self._instant(log, begun, seen)
         stamps = sum(int(np.count_nonzero(content.numbers)) for content in best.files)
         found = Examined(stamps, SECTORS * len(FILES) - stamps, best.number, before, begun)
         found.findings += self._judge(seen, best, log, (before, closed), loose)
-        found.findings += self._temporary(folder / TEMPORARY, closed)
+        for folder in folders:
+            found.findings += self._temporary(folder / TEMPORARY, closed)
         return found
 
     def _read(self, folder: Path, file: int) -> _Seen:

@@ -115,6 +115,11 @@ class Model:
         return other
 
 
+def folder_of(file: int, folders: int) -> int:
+    """In which of a writer's directories that file is: on several volumes it writes to one after the other."""
+    return file % folders
+
+
 def read_log(path: Path, tail: int = 0) -> NDArray[np.void]:
     """The operations that a writer has begun, in order, or the last ``tail`` of them.
 

@@ -1,48 +1,59 @@
-"""rows commits numbered rows to a SQLite database, and looks for them in its copy. It knows no file beside.
+"""rows commits numbered rows to a table, and judges what a copy of that table holds. It knows no database engine.
 
 Each row bears its number, when it was begun, and the CRC32C of its payload. A writer keeps its last rows, a fixed
 number of them: number N takes the place of N minus that. Run as a process it goes on until standard input closes; what
-SQLite acknowledged is logged, outside the database's file system, as one line ``number begun acknowledged``.
+the database acknowledged is logged, outside its file system, as one line ``number begun acknowledged``.
 """
 
 import contextlib
+import json
 import os
 import select
-import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitreel import kinds
 from splitreel.core.checksum import crc32c
 from splitreel.prove.finding import Finding
 
 PAYLOAD_SIZE = 512
 LINE_SIZE = 60  # of the log, at most
 TABLE = "splitreel_prove"
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE}(
-    writer INTEGER NOT NULL, place INTEGER NOT NULL, number INTEGER NOT NULL, begun_ns INTEGER NOT NULL,
-    payload BLOB NOT NULL, crc32c INTEGER NOT NULL, PRIMARY KEY(writer, place)) WITHOUT ROWID
-"""
+COLUMNS = ("writer", "place", "number", "begun_ns", "payload", "crc32c")  # key: the first two
+
+Window = tuple[int, int]
+OnTape = Callable[[Path], bytes]  # where on tape a file of the primary is
 
 
 @dataclass(frozen=True)
-class Commit:
-    """One acknowledged row: when its transaction was begun, and when SQLite said that it is committed."""
+class Row:
+    """One row as a copy holds it; ``payload`` is ASCII text."""
 
+    writer: int
     number: int
     begun_ns: int
-    acknowledged_ns: int
+    payload: str
+    crc32c: int
+
+
+@dataclass
+class Copy:
+    """What a restored database held: all of our rows, and what its own check says: "ok", or what is wrong."""
+
+    integrity: str = ""
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass
 class Rows:
-    """What a copy of the database held."""
+    """What was found in a copy."""
 
     integrity: str = ""
     rows: int = 0
@@ -56,50 +67,66 @@ class Rows:
         return not self.findings and self.integrity == "ok" and self.before > 0
 
 
-def create_table(database: Path) -> None:
-    """Make the table that writers fill.
+class Client(Protocol):
+    """A connection that commits rows."""
 
-    Raises:
-        sqlite3.Error: it cannot be made.
-    """
-    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
-        connection.execute(SCHEMA)
-        connection.commit()
+    def commit(self, row: Row, place: int) -> None:
+        """Put it in that place of its writer's; returns when the database has acknowledged it."""
 
-
-def drop_table(database: Path) -> None:
-    """Remove it again. Raises sqlite3.Error."""
-    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
-        connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
-        connection.commit()
+    def close(self) -> None:
+        """Hang up."""
 
 
-def payload(writer: int, number: int) -> bytes:
+class Table(Protocol):
+    """Our table in a database of the job's, made from the settings of its quiescer."""
+
+    name: str
+
+    def size(self) -> int:
+        """How many bytes are restored to read it."""
+
+    def create(self) -> None:
+        """Make it. Raises SplitreelError."""
+
+    def drop(self) -> None:
+        """Remove it. Raises SplitreelError."""
+
+    def connect(self) -> Client:
+        """A connection of one writer's. Raises SplitreelError."""
+
+    def window(self, window: Window, released_ns: int) -> Window:
+        """Between which moments the instant lies at which this database restarts; ``released_ns``: redo was taken."""
+
+    def read(self, tape: str, folder: Path, on_tape: OnTape) -> Copy:
+        """Restore the database from the tape below ``folder``, recover and read it. Raises SplitreelError."""
+
+
+# type of a quiescer -> (module, class)
+TABLES: dict[str, tuple[str, str]] = {"sqlite": ("splitreel.prove.sqliterows", "SqliteTable")}
+
+
+def table(settings: Mapping[str, Any]) -> Table:
+    """Our table in the database that a quiescer's settings name. Raises UsageError."""
+    return cast(Table, kinds.make("table", TABLES, settings))
+
+
+def payload(writer: int, number: int) -> str:
     """The row's payload: a different one for each row, the same at each run."""
-    seed = f"{writer}:{number}:".encode()
+    seed = f"{writer}:{number}:"
     return (seed * (PAYLOAD_SIZE // len(seed) + 1))[:PAYLOAD_SIZE]
 
 
-def write_rows(database: Path, log_fd: int, writer: int, kept: int, pause_s: float) -> Iterator[Commit]:
+def write_rows(client: Client, log_fd: int, writer: int, kept: int, pause_s: float) -> Iterator[Row]:
     """Commit rows for ever, yielding each after it was acknowledged and logged."""
-    connection = sqlite3.connect(database, timeout=60, isolation_level=None)
-    try:
-        connection.execute("PRAGMA synchronous=FULL")
-        number = 0
-        while True:
-            body = payload(writer, number)
-            begun = time.monotonic_ns()
-            row = (writer, number % kept, number, begun, body, crc32c(body))
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(f"INSERT OR REPLACE INTO {TABLE} VALUES(?, ?, ?, ?, ?, ?)", row)
-            connection.execute("COMMIT")
-            commit = Commit(number, begun, time.monotonic_ns())
-            os.write(log_fd, f"{commit.number} {commit.begun_ns} {commit.acknowledged_ns}\n".encode())
-            yield commit
-            number += 1
-            time.sleep(pause_s)
-    finally:
-        connection.close()
+    number = 0
+    while True:
+        body = payload(writer, number)
+        row = Row(writer, number, time.monotonic_ns(), body, crc32c(body.encode()))
+        client.commit(row, number % kept)
+        os.write(log_fd, f"{number} {row.begun_ns} {time.monotonic_ns()}\n".encode())
+        yield row
+        number += 1
+        time.sleep(pause_s)
 
 
 def read_log(path: Path, tail: int = 0) -> NDArray[np.int64]:
@@ -116,55 +143,44 @@ def read_log(path: Path, tail: int = 0) -> NDArray[np.int64]:
     return np.fromstring(whole, np.int64, sep=" ").reshape(-1, 3)
 
 
-def examine(database: Path, logs: dict[int, Path], kept: int, window_ns: tuple[int, int]) -> Rows:
-    """Check ``database`` (restored) against each writer's log.
+def examine(copy: Copy, logs: Mapping[int, Path], kept: int, window_ns: Window) -> Rows:
+    """Judge a copy by each writer's log.
 
     Args:
         logs: writer number -> log file.
         kept: how many rows a writer keeps.
         window_ns: CLOCK_MONOTONIC nanoseconds at which the window opened and closed.
     """
-    found = Rows()
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection:
-            found.integrity = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-            for writer, log in logs.items():
-                _examine_writer(connection, writer, read_log(log), kept, window_ns, found)
-    except sqlite3.Error as error:
-        found.integrity = str(error)
+    found = Rows(copy.integrity)
+    for writer, log in logs.items():
+        mine = [row for row in copy.rows if row.writer == writer]
+        _examine_writer(writer, mine, read_log(log), kept, window_ns, found)
     if found.integrity != "ok":
         found.findings.append(Finding("damaged", "the database", f"integrity check: {found.integrity}"))
     return found
 
 
 def _examine_writer(
-    connection: sqlite3.Connection,
-    writer: int,
-    commits: NDArray[np.int64],
-    kept: int,
-    window_ns: tuple[int, int],
-    found: Rows,
+    writer: int, mine: list[Row], commits: NDArray[np.int64], kept: int, window_ns: Window, found: Rows
 ) -> None:
     opened, closed = window_ns
-    columns = f"SELECT number, begun_ns, payload, crc32c FROM {TABLE} WHERE writer = ? ORDER BY number"
-    rows = connection.execute(columns, (writer,)).fetchall()
-    numbers = {number for number, *_ in rows}
+    numbers = {row.number for row in mine}
     before = set(commits[commits[:, 2] <= opened, 0].tolist())
     last = max(numbers | before, default=-1)
     wanted = set(range(max(0, last + 1 - kept), last + 1))
-    found.rows += len(rows)
+    found.rows += len(mine)
     found.before += len(before)
     found.after += int(np.count_nonzero(commits[:, 1] > closed))
     absent = wanted - numbers
+    torn = {row.number for row in mine if crc32c(row.payload.encode()) != row.crc32c}
     verdicts = {
         "lost": absent & before,
         "disordered": absent - before,
         "stale": numbers - wanted,
-        "late": {number for number, begun, *_ in rows if begun > closed},
-        "torn": {number for number, _, body, crc in rows if crc32c(body) != crc},
-        "misplaced": {number for number, _, body, _ in rows if body != payload(writer, number)},
+        "late": {row.number for row in mine if row.begun_ns > closed},
+        "torn": torn,
+        "misplaced": {row.number for row in mine if row.payload != payload(writer, row.number)} - torn,
     }
-    verdicts["misplaced"] -= verdicts["torn"]
     for kind, bad in verdicts.items():
         if bad:
             what = f"{len(bad)} rows, the first is number {min(bad)}"
@@ -172,15 +188,14 @@ def _examine_writer(
 
 
 def main(arguments: list[str]) -> int:
-    """``rows DATABASE LOG NUMBER KEPT PAUSE_S``: write until standard input is closed or readable."""
-    database, log, number, kept, pause = arguments
+    """``rows SETTINGS LOG NUMBER KEPT PAUSE_S``: write until standard input is closed or readable."""
+    settings, log, number, kept, pause = arguments
+    client = table(json.loads(settings)).connect()
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        for _ in write_rows(Path(database), log_fd, int(number), int(kept), float(pause)):
+    with contextlib.closing(client):
+        for _ in write_rows(client, log_fd, int(number), int(kept), float(pause)):
             if select.select([sys.stdin], [], [], 0)[0]:
                 return 0
-    finally:
-        os.close(log_fd)
     return 1
 
 

@@ -1,11 +1,12 @@
 """stamping runs the processes that write stamps and rows, and tells how far they are. It judges nothing."""
 
 import contextlib
+import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,15 +28,25 @@ RECENT = 64  # operations of a log that are looked at while waiting
 
 
 class Stamping:
-    """Writers on one volume, and on a database there if one is given; a context manager."""
+    """Writers of files on all volumes, and of rows in the databases that are given; a context manager.
 
-    def __init__(self, folder: Path, logs: Path, run: int, writers: int, database: Path | None) -> None:
-        """``folder`` is made on the volume, and removed at the end; ``logs`` is elsewhere."""
-        self.folder = folder
+    ``tables``: the settings of their quiescers. ``row_logs``: a table's logs by the number of the writer.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], logs: Path, run: int, writers: int, tables: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """``folders`` are made, one on each volume, and removed at the end; ``logs`` is elsewhere."""
+        self.folders = list(folders)
         self.run = run
-        self.database = database
+        self.tables = [rows.table(settings) for settings in tables]
         self.logs = {number: logs / f"writer-{number}.log" for number in range(writers)}
-        self.row_logs = {number: logs / f"rows-{number}.log" for number in range(ROW_WRITERS if database else 0)}
+        self.row_logs = [
+            {number: logs / f"rows-{table}-{number}.log" for number in range(ROW_WRITERS)}
+            for table in range(len(tables))
+        ]
+        self._settings = list(tables)
+        self._made: list[rows.Table] = []
         self._errors = logs / "writers.err"
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -52,9 +63,9 @@ class Stamping:
     ) -> None:
         self.close()
 
-    def directory(self, writer: int) -> Path:
-        """Where that writer's files are, below ``folder``."""
-        return self.folder / f"writer-{writer}"
+    def directories(self, writer: int) -> list[Path]:
+        """Where that writer's files are, one below each of ``folders``."""
+        return [folder / f"writer-{writer}" for folder in self.folders]
 
     def log(self, writer: int) -> NDArray[np.void]:
         """The operations that it has begun so far."""
@@ -66,7 +77,7 @@ class Stamping:
 
     def commits(self) -> int:
         """How many rows were acknowledged so far."""
-        return sum(log.read_bytes().count(b"\n") for log in self.row_logs.values() if log.exists())
+        return sum(log.read_bytes().count(b"\n") for log in self._all_row_logs() if log.exists())
 
     def wait_past(self, moment_ns: int) -> None:
         """Until every writer has had something acknowledged that it began after that moment.
@@ -101,25 +112,29 @@ class Stamping:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if self._processes and self.database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                rows.drop_table(self.database)
         self._processes.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        while self._made:
+            with contextlib.suppress(SplitreelError):
+                self._made.pop().drop()
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self) -> None:
-        try:
-            self.folder.mkdir()
-            if self.database is not None:
-                rows.create_table(self.database)
-        except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"prove: {self.folder.parent}", str(error), "The volume must be writable.") from error
+        for folder in self.folders:
+            try:
+                folder.mkdir()
+            except OSError as error:
+                raise UsageError(f"prove: {folder.parent}", str(error), "The volume must be writable.") from error
+        for table in self.tables:
+            table.create()
+            self._made.append(table)
         for number, log in self.logs.items():
             log.touch()
-            self._spawn("writer", self.directory(number), log, self.run, number, PAUSE_S)
-        for number, log in self.row_logs.items():
-            log.touch()
-            self._spawn("rows", self.database, log, number, ROWS_KEPT, PAUSE_S)
+            self._spawn("writer", log, self.run, number, PAUSE_S, *self.directories(number))
+        for settings, logs in zip(self._settings, self.row_logs, strict=True):
+            for number, log in logs.items():
+                log.touch()
+                self._spawn("rows", json.dumps(settings), log, number, ROWS_KEPT, PAUSE_S)
         while any(np.count_nonzero(self.log(writer)["acknowledged_ns"]) < WARM for writer in self.logs):
             self.require_running()
             time.sleep(POLL_SECONDS)
@@ -132,4 +147,7 @@ class Stamping:
     def _past(self, moment_ns: int) -> list[bool]:
         last = [operations.read_log(log, RECENT) for log in self.logs.values()]
         past = [bool(((log["begun_ns"] > moment_ns) & (log["acknowledged_ns"] > 0)).any()) for log in last]
-        return past + [bool((rows.read_log(log, RECENT)[:, 1] > moment_ns).any()) for log in self.row_logs.values()]
+        return past + [bool((rows.read_log(log, RECENT)[:, 1] > moment_ns).any()) for log in self._all_row_logs()]
+
+    def _all_row_logs(self) -> list[Path]:
+        return [log for logs in self.row_logs for log in logs.values()]

@@ -12,12 +12,13 @@ import random
 import select
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from splitreel.prove import styles
-from splitreel.prove.operations import FILES, LOG, TEMPORARY, Kind, Operation
+from splitreel.prove.operations import FILES, LOG, TEMPORARY, Kind, Operation, folder_of
 from splitreel.prove.stamp import SECTOR, Owner, encode
 
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
@@ -28,19 +29,21 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 class Writer:
     """One writer's files and log. ``perform`` does a group of operations and notes them."""
 
-    def __init__(self, folder: Path, log: Path, run: int, writer: int) -> None:
-        """``folder`` is made; ``log`` must lie on a file system that is not frozen."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folders: Sequence[Path], log: Path, run: int, writer: int) -> None:
+        """``folders``, one for each volume, are made; ``log`` must lie on a file system that is not frozen."""
         self.number = 0
         self._run, self._writer = run, writer
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._folders: list[int] = []
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folders.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._files: dict[int, int] = {}
         self._aligned = mmap.mmap(-1, DIRECT_BYTES)
 
     def close(self) -> None:
         """Close every file."""
-        for descriptor in (*self._files.values(), self._folder, self._log):
+        for descriptor in (*self._files.values(), *self._folders, self._log):
             os.close(descriptor)
 
     def perform(self, group: styles.Group) -> None:
@@ -66,7 +69,7 @@ class Writer:
             self._replace(operation, stamps)
         elif operation.kind == Kind.UNLINK:
             self._forget(operation.file)
-            os.unlink(FILES[operation.file], dir_fd=self._folder)
+            os.unlink(FILES[operation.file], dir_fd=self._folder(operation.file))
         else:
             self._change(operation, stamps)
 
@@ -94,18 +97,18 @@ class Writer:
             raise OSError(f"{FILES[file]}: only {done} of {len(stamps)} bytes were written")
 
     def _replace(self, operation: Operation, stamps: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        descriptor = os.open(TEMPORARY, flags, 0o600, dir_fd=self._folder)
+        flags, folder = os.O_WRONLY | os.O_CREAT | os.O_TRUNC, self._folder(operation.file)
+        descriptor = os.open(TEMPORARY, flags, 0o600, dir_fd=folder)
         try:
             os.write(descriptor, stamps)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(TEMPORARY, FILES[operation.file], src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        os.rename(TEMPORARY, FILES[operation.file], src_dir_fd=folder, dst_dir_fd=folder)
 
     def _synchronise(self, last: Operation) -> None:
         if last.kind in (Kind.REPLACE, Kind.UNLINK):
-            os.fsync(self._folder)
+            os.fsync(self._folder(last.file))
         elif FILES[last.file] == "buffered":
             os.fdatasync(self._files[last.file])
         elif FILES[last.file] != "direct":
@@ -115,9 +118,12 @@ class Writer:
         if file not in self._files:
             extra = {"direct": os.O_DIRECT | os.O_DSYNC, "append": os.O_APPEND}.get(FILES[file], 0)
             flags = os.O_WRONLY | os.O_CREAT | extra
-            self._files[file] = os.open(FILES[file], flags, 0o600, dir_fd=self._folder)
-            os.fsync(self._folder)
+            self._files[file] = os.open(FILES[file], flags, 0o600, dir_fd=self._folder(file))
+            os.fsync(self._folder(file))
         return self._files[file]
+
+    def _folder(self, file: int) -> int:
+        return self._folders[folder_of(file, len(self._folders))]
 
     def _forget(self, file: int) -> None:
         if file in self._files:
@@ -132,10 +138,9 @@ def _fallocate(descriptor: int, mode: int, at: int, size: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``writer FOLDER LOG RUN NUMBER PAUSE_S``: stamp until standard input is closed or readable."""
-    folder, log, run, number, pause = arguments
-    # A freeze ends it in good order only: what it waits for in the kernel cannot be interrupted.
-    with contextlib.closing(Writer(Path(folder), Path(log), int(run), int(number))) as writer:
+    """``writer LOG RUN NUMBER PAUSE_S FOLDER...``: stamp until standard input is closed or readable."""
+    log, run, number, pause, *folders = arguments
+    with contextlib.closing(Writer([Path(folder) for folder in folders], Path(log), int(run), int(number))) as writer:
         for group in styles.mixed(random.Random(f"{run}.{number}")):
             writer.perform(group)
             if select.select([sys.stdin], [], [], float(pause))[0]:

@@ -1,0 +1,47 @@
+"""places are the job's volumes as a proof sees them: where to write, and where on tape that is. It writes nothing."""
+
+import os
+from pathlib import Path
+
+from splitreel import config
+from splitreel.errors import UsageError
+from splitreel.session.checks import keep_apart
+
+
+class Places:
+    """The volumes of ``job``, each with a directory of ours, named after ``run``, which is not made yet."""
+
+    def __init__(self, job: config.Job, run: int, scratch: Path) -> None:
+        """Raises UsageError: one cannot be stamped, or ``scratch`` lies on one."""
+        several = len(job.mirrored) > 1
+        for volume in job.mirrored:
+            _refuse(job, volume)
+        keep_apart([("scratch directory", str(scratch))], [volume.mount for volume in job.mirrored])
+        # several volumes lie on tape below directories of their names
+        self._volumes = [
+            (Path(os.path.realpath(volume.mount)), volume.name if several else "") for volume in job.mirrored
+        ]
+        self.mounts = [mount for mount, _ in self._volumes]
+        self.folders = [mount / f"splitreel-prove-{run:016x}" for mount in self.mounts]
+
+    def holds(self, path: Path) -> bool:
+        """Whether it is on one of the volumes."""
+        return any(path.is_relative_to(mount) for mount in self.mounts)
+
+    def on_tape(self, path: Path) -> bytes:
+        """Where on tape that is which has this path on the primary."""
+        real = Path(os.path.realpath(path))
+        mount, prefix = max(
+            ((mount, prefix) for mount, prefix in self._volumes if real.is_relative_to(mount)),
+            key=lambda found: len(found[0].parts),
+        )
+        return os.fsencode(Path(prefix) / real.relative_to(mount))
+
+
+def _refuse(job: config.Job, volume: config.Volume) -> None:
+    if volume.raw or not volume.mount or not os.path.ismount(volume.mount):
+        raise UsageError(
+            f"prove: job {job.name}",
+            f"nothing is mounted at {volume.mount}" if volume.mount else "where its volume is mounted is not known",
+            "Set `mount`; a raw volume and one that is not mounted cannot be stamped.",
+        )
