@@ -57,6 +57,12 @@ class TapeBackup:
         self._held.close()
         self._drive = self._catalog = None
 
+    @property
+    def waiting(self) -> str:
+        """What the drive is waited for, or ""; from any thread."""
+        drive = self._drive
+        return f"drive {drive.name}: {drive.waiting}" if drive is not None and drive.waiting else ""
+
     # Before anything is touched.
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from splitreel import config, errors
 from splitreel.backup import Incomplete, Options, Result, back_up
-from splitreel.cli import inspect, output, source
+from splitreel.cli import explaining, inspect, output, source
 from splitreel.cli.planning import byte_count
 from splitreel.core.device import BlockDevice
 from splitreel.core.plan import ORDERS
@@ -30,13 +30,14 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "backup",
         help="back up a device to tape, or a live database as a configuration says",
         usage="splitreel backup --device DEV --tape TAPE [OPTION...] [PATH...]\n       "
-        "splitreel backup CONFIG.toml [--job NAME] [--rehearse [--count N]] [--json]",
+        "splitreel backup CONFIG.toml [--job NAME] [--rehearse [--count N]] [--explain] [--json]",
         epilog=EPILOG,
     )
     parser.add_argument("--device", metavar="DEV", help="image, or mirror already split, that nobody writes to")
     parser.add_argument("--tape", metavar="TAPE", help="the drive that is written")
     parser.add_argument("--job", metavar="NAME", help="which job of the configuration")
     parser.add_argument("--rehearse", action="store_true", help="a whole session but for the tape, which is not needed")
+    parser.add_argument("--explain", action="store_true", help="say what each phase of a session waits for")
     parser.add_argument("--count", metavar="N", type=int, default=1, help="how many rehearsals (default: 1)")
     source.add_options(parser)
     parser.add_argument("--frozen", action="store_true", help="it was frozen or unmounted when the mirror was split")
@@ -203,7 +204,9 @@ def _session(args: argparse.Namespace) -> int:
             shown.progress(event)
             return
         shown.end()
-        if args.json:
+        if args.explain:
+            explaining.tell(event)
+        if args.json and event.get("event") != "waiting":
             output.emit({"kind": "event", **event})
         elif event.get("event") == "phase" and event.get("state") == "end":
             output.note(f"{event['phase']:<10} {event['seconds']:10.3f} s")
@@ -211,7 +214,7 @@ def _session(args: argparse.Namespace) -> int:
             output.note(f"splitreel: {event['text']}")
 
     try:
-        done = session.run(job, state=state_directory(args.state), report=report)
+        done = session.run(job, state=state_directory(args.state), report=report, explain=args.explain)
     except Incomplete as error:
         _tell(args, error.result)
         raise

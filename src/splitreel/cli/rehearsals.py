@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splitreel import config, errors
-from splitreel.cli import output
+from splitreel.cli import explaining, output
 from splitreel.session.forecast import LEVEL_PERCENT, NEEDED, Forecast
 from splitreel.state import state_directory
 
@@ -18,8 +18,15 @@ def run_rehearsals(args: argparse.Namespace, job: config.Job) -> int:
         raise errors.UsageError("splitreel backup --rehearse", f"--count is {args.count}", "Name 1 or more.")
     session = importlib.import_module("splitreel.session")
     state = state_directory(args.state)
+
+    def report(event: Mapping[str, Any]) -> None:
+        if event.get("event") == "note":
+            output.note(f"splitreel: {event['text']}")
+        elif args.explain:
+            explaining.tell(event)
+
     for number in range(1, args.count + 1):
-        done = session.rehearse(job, state=state, report=_note)
+        done = session.rehearse(job, state=state, report=report, explain=args.explain)
         if args.json:
             output.emit(_record(number, done))
             continue
@@ -37,11 +44,6 @@ def run_rehearsals(args: argparse.Namespace, job: config.Job) -> int:
 def _record(number: int, done: Any) -> dict[str, Any]:
     times = {name: round(getattr(done, name), 3) for name in ("window_ms", "second_window_ms", "split_ms")}
     return {"kind": "rehearsal", "job": done.job, "number": number, **times, "files": done.files}
-
-
-def _note(event: Mapping[str, Any]) -> None:
-    if event.get("event") == "note":
-        output.note(f"splitreel: {event['text']}")
 
 
 def record(seen: Forecast) -> dict[str, Any]:

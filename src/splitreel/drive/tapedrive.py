@@ -40,6 +40,7 @@ class Drive:
         self._facade: Any = None
         self._undo = contextlib.ExitStack()
         self._counted = False
+        self.waiting = ""  # what it is waited for, or ""; read by other threads
         self.identity = self._identify()
         self._take_attentions()
         self.limits = self.block_limits()
@@ -159,7 +160,10 @@ class Drive:
             except errors.NotReady as error:
                 if error.sense[1:] not in NOT_READY_SOON or time.monotonic() >= deadline:
                     raise
+                self.waiting = error.why
                 time.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+            finally:
+                self.waiting = ""
         self._settle()
 
     def inquiry(self) -> replies.DriveIdentity:

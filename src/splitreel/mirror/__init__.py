@@ -25,7 +25,11 @@ class SplitImage:
 
 
 class Mirror(Protocol):
-    """A second copy in the same storage platform."""
+    """A second copy in the same storage platform.
+
+    It may have an attribute ``waiting``, a text that says what its own thread waits for at the moment, "" for nothing:
+    "copying 34 %, 1.2 GiB to go". Another thread reads it.
+    """
 
     name: str
 

@@ -67,6 +67,7 @@ class CommandMirror:
         self._split_timeout_s = split_timeout_s
         self._timeout_s = timeout_s
         self.name = f"command {image}"
+        self.waiting = ""
         self.remarks: list[str] = []
         self._known = ""  # the state that this process has brought about
 
@@ -106,6 +107,7 @@ class CommandMirror:
         while not self.is_in_sync():
             if time.monotonic() > until:
                 raise MirrorError(self.name, f"not in sync within {timeout_s:g} s", "Raise `sync_timeout_s`.")
+            self.waiting = "`in_sync` to succeed"
             time.sleep(POLL_SECONDS)
 
     def is_in_sync(self) -> bool:
@@ -155,4 +157,8 @@ class CommandMirror:
 
     def _run(self, word: str, timeout_s: float) -> None:
         if self._commands[word]:
-            self.remarks += script.run(self._commands[word], timeout_s, MirrorError, f"{self.name}: {word}")
+            self.waiting = f"`{word}`, {self._commands[word][0]}"
+            try:
+                self.remarks += script.run(self._commands[word], timeout_s, MirrorError, f"{self.name}: {word}")
+            finally:
+                self.waiting = ""

@@ -52,6 +52,7 @@ class MdMirror:
     def __init__(self, array: str, member: str, timeout_s: float = 30.0) -> None:
         """``timeout_s`` bounds each run of mdadm. Names below /dev/disk and /dev/md outlive a reboot."""
         self.name = f"md {array}"
+        self.waiting = ""
         self._path = array
         self._leg = member
         self._timeout_s = timeout_s
@@ -204,7 +205,9 @@ class MdMirror:
                 raise MirrorError(self.name, f"{self._leg} is missing or has failed", "See the kernel's log.")
             if time.monotonic() > until:
                 raise MirrorError(self.name, late, advice)
+            self.waiting = f"the array's {array.action}, see /proc/mdstat"
             time.sleep(POLL_SECONDS)
+        self.waiting = ""
 
     def _await_clear(self, until: float) -> None:
         """A resync leaves its bits set for two to three rounds of clearing; split before, all of it is copied again."""

@@ -33,6 +33,8 @@ class Quiescer(Protocol):
     """Something that can be held still. Methods are called in this order, each once, but for ``unquiesce``.
 
     Between ``quiesce`` and ``unquiesce`` nothing may be logged, imported, allocated in bulk or created on disk.
+    It may have an attribute ``waiting``, a text that says what its own thread waits for outside the window, "" for
+    nothing: "checkpoint". Another thread reads it.
     """
 
     name: str

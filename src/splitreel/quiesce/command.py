@@ -51,6 +51,7 @@ class Command:
         self._timeout_s = timeout_s
         self._held = False
         self._group = -1
+        self.waiting = ""
         self.name = f"command {self._hold[0] if self._hold else ''}"
         self.remarks: list[str] = []
 
@@ -66,8 +67,13 @@ class Command:
         """Run the ``prepare`` command; make the file in memory that tells the watchdog which command runs."""
         if self._group < 0:
             self._group = os.memfd_create("splitreel-group")
-        if self._prepare:
+        if not self._prepare:
+            return
+        self.waiting = f"`prepare`, {self._prepare[0]}"
+        try:
             self.remarks += script.run(self._prepare, self._timeout_s, QuiesceError, f"{self.name}: prepare")
+        finally:
+            self.waiting = ""
 
     def releases(self) -> list[Release]:
         """The end of a quiesce command that still runs, which would hold what nobody releases; then unquiesce."""

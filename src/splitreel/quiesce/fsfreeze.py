@@ -38,6 +38,7 @@ class FsFreeze:
     def __init__(self, mount: str) -> None:
         self.mount = os.path.realpath(mount)
         self.name = f"fsfreeze {self.mount}"
+        self.waiting = ""
         self._descriptor = -1
         self._expedite = -1
         self._held = False
@@ -65,8 +66,12 @@ class FsFreeze:
             self._descriptor = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise QuiesceError(self.name, error.strerror or str(error)) from error
-        if self._syncfs(self._descriptor) != 0:
-            raise QuiesceError(self.name, f"flush: {os.strerror(ctypes.get_errno())}")
+        self.waiting = f"dirty pages of {self.mount} to be written back"
+        try:
+            if self._syncfs(self._descriptor) != 0:
+                raise QuiesceError(self.name, f"flush: {os.strerror(ctypes.get_errno())}")
+        finally:
+            self.waiting = ""
         self._expedite = _open_expedite()
 
     def releases(self) -> list[Release]:

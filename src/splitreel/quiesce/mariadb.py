@@ -73,6 +73,7 @@ class Mariadb:
         """
         given = {"defaults-file": defaults_file, "socket": socket, "host": host, "port": port, "user": user}
         self._options = [f"--{key}={value}" for key, value in given.items() if value]
+        self.waiting = ""
         self.name = f"{self.engine} {socket or host or defaults_file or 'localhost'}"
         self._mode = mode
         self._lock_wait_s = lock_wait_s
@@ -258,7 +259,9 @@ class Mariadb:
             if time.monotonic() > until:
                 advice = "Run it when no long statement does, or raise `quiet_timeout_s`."
                 raise QuiesceError(self.name, f"{blocker}, and did not end within {self._quiet_timeout_s:g} s", advice)
+            self.waiting = f"a lock: {blocker}"
             time.sleep(POLL_SECONDS)
+        self.waiting = ""
 
     def _blocker(self) -> str:
         """A statement that the locks would wait for and that has run for too long, or ""; nothing of its text."""

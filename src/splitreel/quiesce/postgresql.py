@@ -96,6 +96,7 @@ class Postgresql:
                 "Put it into a pgpass or service file.",
             )
         self.name = f"postgresql {conninfo}"
+        self.waiting = ""
         self._hot = mode == "hot-backup"
         self._timeout_s = timeout_s
         self._fast = "true" if checkpoint == "fast" else "false"
@@ -144,6 +145,13 @@ class Postgresql:
         _remove_dead_spools(Path(self._spool_in))
         self._open()
         self._facts = self._facts_of()
+        self.waiting = "checkpoint"
+        try:
+            self._begin()
+        finally:
+            self.waiting = ""
+
+    def _begin(self) -> None:
         if not self._hot:
             self._facts["checkpoint_lsn"] = self._psql.ask(_CHECKPOINT, self._timeout_s)["lsn"]
             return

@@ -38,6 +38,7 @@ class Sqlite:
         self.database = os.path.realpath(database)
         self.name = f"sqlite {self.database}"
         self.busy_timeout_ms = busy_timeout_ms
+        self.waiting = ""
         self._holder: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._locked = False
@@ -61,7 +62,9 @@ class Sqlite:
         )
         self._pidfd = os.pidfd_open(self._holder.pid)
         self._expect("ready", START_SECONDS)
+        self.waiting = "checkpoint"
         self._ask(b"checkpoint\n", "checkpointed", CHECKPOINT_SECONDS)
+        self.waiting = ""
 
     def releases(self) -> list[Release]:
         """The end of the helper: the kernel then drops its locks, and nothing is written."""

@@ -11,6 +11,7 @@ read again. In the order ``conventional`` the map is made inside the window, as 
 import contextlib
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from splitreel.journal import Journal
 from splitreel.runs import Run
 from splitreel.session import checks, history
 from splitreel.session.described import Databases, Redo, members, session_json
+from splitreel.session.explain import PLAIN, Explainer
 from splitreel.session.forecast import Forecast, require, settings_of
 from splitreel.session.mirrored import MirroredVolume
 from splitreel.session.tape import Tape
@@ -88,18 +90,19 @@ def run(
     *,
     state: str | os.PathLike[str],
     report: Report | None = None,
+    explain: bool = False,
 ) -> SessionResult:
     """Run one whole session of ``job``.
 
     ``report`` is called with plain dicts: {"event": "phase", "phase", "state": "begin"|"end", "seconds"}, {"event":
     "note", "text"}, {"event": "window", "window_ms", "stages": [{"name", "at_ms", "ms"}]} once it is closed and, from
-    another thread, {"event": "progress"} with what StreamWriter.progress says. What happens inside the window is
-    reported after it.
+    another thread, {"event": "progress"} with what StreamWriter.progress says; with ``explain`` also {"event":
+    "waiting", "phase", "text", "seconds"}. What happens inside the window is reported after it.
 
     Raises:
         SplitreelError: it failed; the database was let go and the mirror put back, or the error says what to do.
     """
-    return Session(job, Path(state), report or (lambda _: None)).run()
+    return Session(job, Path(state), report or (lambda _: None), explain=explain).run()
 
 
 def examine(job: config.Job, state: str | os.PathLike[str]) -> list[str]:
@@ -121,9 +124,13 @@ class Session:
 
     rehearsal: ClassVar[bool] = False
 
-    def __init__(self, job: config.Job, state: Path, report: Report) -> None:
+    def __init__(self, job: config.Job, state: Path, report: Report, *, explain: bool = False) -> None:
         self.job = job
         self.state = state
+        self._explain = explain
+        self._phase = ""
+        self._streamed = ""
+        self._hush = threading.Lock()
         self.result = SessionResult(job.name, time.time())
         self._report = report
         self._queued: list[Mapping[str, Any]] = []
@@ -132,7 +139,7 @@ class Session:
         self._quiescers = [quiesce.create(settings) for settings in job.quiesce]
         self._frozen = [mount for quiescer in self._quiescers for mount in quiescer.frozen()]
         self._volumes = [MirroredVolume(volume, self._frozen, self._note) for volume in job.mirrored]
-        self._window = Window(self._quiescers, job.deadline_ms)
+        self._window = Window(self._quiescers, job.deadline_ms, self._hush)
         self._seconds: list[Window] = []
         self._tape = self.tape()
         self._journal: Journal | None = None
@@ -155,9 +162,12 @@ class Session:
         """All phases; on any failure everything begun is taken back, the database first."""
         try:
             self._journal = Journal.begin(self.state, self.job.name, config=self.job.record())
-            self.check_all()
-            for name, step in self._steps.items():
-                self._run_phase(name, step)
+            with (
+                Explainer(self._waiting, self._tell_waiting, self._hush) if self._explain else contextlib.nullcontext()
+            ):
+                self.check_all()
+                for name, step in self._steps.items():
+                    self._run_phase(name, step)
             self._remember()
             self._keep_run("")
             self._journal.end("done", backup=self._outcome_id())
@@ -179,6 +189,7 @@ class Session:
 
     def _run_phase(self, name: str, step: Callable[[], None]) -> None:
         self._tell(event="phase", phase=name, state="begin")
+        self._phase = name
         start = time.monotonic()
         self.enter(name)
         step()
@@ -193,6 +204,17 @@ class Session:
         self._queued.append(event)
         while self._queued and not self._in_window:
             self._report(self._queued.pop(0))
+
+    def _waiting(self) -> tuple[str, str]:
+        """The phase and what it waits for; called from the explaining thread, which only reads."""
+        parts = (*self._quiescers, *(volume.mirror for volume in self._volumes), self._tape)
+        said = [getattr(part, "waiting", "") for part in parts]
+        if self._phase == "backup":
+            said.append(self._streamed)
+        return self._phase, next(filter(None, said), PLAIN.get(self._phase, ""))
+
+    def _tell_waiting(self, phase: str, text: str, seconds: float) -> None:
+        self._report({"event": "waiting", "phase": phase, "text": text, "seconds": round(seconds, 1)})
 
     def _note(self, text: str) -> None:
         self.result.notes.append(text)
@@ -351,6 +373,8 @@ class Session:
         )
 
     def _progress(self, seen: Mapping[str, Any]) -> None:
+        full = seen["ring_fill"] * 2 > seen["ring_blocks"]
+        self._streamed = "the drive to take blocks" if full else "the mirror to be read"
         self._report({"event": "progress", **seen})
 
     def _confirmed(self, facts: Mapping[str, Any]) -> None:
@@ -420,7 +444,7 @@ class Session:
 
     def _hold(self) -> Window:
         """A second, short window round the file system alone, for mirrors that need one to rejoin."""
-        self._seconds.append(short_window(self.job.quiesce, self.job.deadline_ms))
+        self._seconds.append(short_window(self.job.quiesce, self.job.deadline_ms, self._hush))
         return self._seconds[-1]
 
     def _take_back(self, failure: BaseException) -> None:

@@ -21,6 +21,11 @@ class NoTape(Tape):
         """None."""
         return ""
 
+    @property
+    def waiting(self) -> str:
+        """Nothing."""
+        return ""
+
     def check(self) -> None:
         """Nothing."""
 
@@ -39,8 +44,8 @@ class Rehearsal(Session):
 
     rehearsal: ClassVar[bool] = True
 
-    def __init__(self, job: config.Job, state: Path, report: Report) -> None:
-        super().__init__(job, state, report)
+    def __init__(self, job: config.Job, state: Path, report: Report, *, explain: bool = False) -> None:
+        super().__init__(job, state, report, explain=explain)
         del self._steps["backup"]
 
     def tape(self) -> Tape:
@@ -49,11 +54,15 @@ class Rehearsal(Session):
 
 
 def rehearse(
-    job: config.Job, *, state: str | os.PathLike[str], report: Callable[[Mapping[str, Any]], None] | None = None
+    job: config.Job,
+    *,
+    state: str | os.PathLike[str],
+    report: Callable[[Mapping[str, Any]], None] | None = None,
+    explain: bool = False,
 ) -> SessionResult:
     """Rehearse one session of ``job``; as ``run``, but for the backup, and whatever the job's budget.
 
     Raises:
         SplitreelError: as ``run``.
     """
-    return Rehearsal(job, Path(state), report or (lambda _: None)).run()
+    return Rehearsal(job, Path(state), report or (lambda _: None), explain=explain).run()

@@ -40,6 +40,11 @@ class Tape:
         """The UUID of the backup that is being written, or ""."""
         return self._backup.result.id if self._backup.result is not None else ""
 
+    @property
+    def waiting(self) -> str:
+        """What the drive is waited for, or ""; from any thread."""
+        return self._backup.waiting
+
     def check(self) -> None:
         """The drive is ready and its tape may be written. Raises TapeError, UsageError, CatalogError."""
         self._backup.check()

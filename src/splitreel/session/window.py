@@ -6,6 +6,7 @@ without harm. Between ``open`` and ``close`` nothing is logged, imported or coll
 
 import contextlib
 import gc
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -17,6 +18,7 @@ from splitreel.quiesce import Quiescer
 from splitreel.watchdog import Watchdog
 
 Value = TypeVar("Value")
+HUSH_SECONDS = 5.0  # for whoever speaks to come to an end; then the window opens all the same
 
 
 class Stage(NamedTuple):
@@ -27,7 +29,9 @@ class Stage(NamedTuple):
     ended_ns: int
 
 
-def short_window(settings: Sequence[Mapping[str, Any]], deadline_ms: int) -> "Window":
+def short_window(
+    settings: Sequence[Mapping[str, Any]], deadline_ms: int, hush: "threading.Lock | None" = None
+) -> "Window":
     """A window round the file systems alone of a job's quiescers, for mirrors that need one to rejoin.
 
     Raises:
@@ -36,13 +40,14 @@ def short_window(settings: Sequence[Mapping[str, Any]], deadline_ms: int) -> "Wi
     quiescers = [quiescer for quiescer in map(quiesce.create, settings) if quiescer.frozen()]
     if not quiescers:
         raise QuiesceError("rejoin", "this mirror rejoins only under a freeze", "Add an fsfreeze to the job.")
-    return Window(quiescers, deadline_ms)
+    return Window(quiescers, deadline_ms, hush)
 
 
 class Window:
     """One window. ``prepare``, then ``open``, then ``close``; or enter and leave it. Use from one thread."""
 
-    def __init__(self, quiescers: Sequence[Quiescer], deadline_ms: int) -> None:
+    def __init__(self, quiescers: Sequence[Quiescer], deadline_ms: int, hush: "threading.Lock | None" = None) -> None:
+        """``hush`` is held while it is open: another thread that takes it to speak does not speak meanwhile."""
         self.opened_ns = 0
         self.closed_ns = 0
         self.cause = ""
@@ -51,6 +56,8 @@ class Window:
         self._deadline_ms = deadline_ms
         self._watchdog: Watchdog | None = None
         self._collecting = False
+        self._hush = hush or threading.Lock()
+        self._hushed = False
         self.was_opened = False  # a writer may have waited
         self.whole = False  # it ran to its end: nothing cut it short
         self._open = False
@@ -80,6 +87,7 @@ class Window:
         """
         if self._watchdog is None:
             raise QuiesceError("window", "it was not prepared")
+        self._hushed = self._hush.acquire(timeout=HUSH_SECONDS)
         self._collecting = gc.isenabled()
         gc.collect()
         gc.disable()
@@ -146,10 +154,16 @@ class Window:
         self._open = bool(failures)
         if self._watchdog is not None:
             self.cause = self._watchdog.fired() if failures else self._watchdog.disarm()
-        if self._collecting:
-            gc.enable()
+        self._relax()
         if failures:
             raise failures[0]
+
+    def _relax(self) -> None:
+        if self._collecting:
+            gc.enable()
+        if self._hushed:
+            self._hushed = False
+            self._hush.release()
 
     def judge(self) -> None:
         """Refuse a window, closed by now, that the watchdog had to close.
@@ -172,8 +186,7 @@ class Window:
             self._watchdog = None
         for quiescer in reversed(self._quiescers):
             quiescer.close()
-        if self._collecting:
-            gc.enable()
+        self._relax()
 
     def __enter__(self) -> "Window":
         self.prepare()
