@@ -88,6 +88,7 @@ mount = 7
         (('paths = ["app"]', "deadline_ms = 0"), "1 to"),
         (('paths = ["app"]', "deadline_ms = true"), "whole number"),
         (('app.db" }', 'app.db", busy_timeout_ms = 9000 }'), "not below"),
+        (("quiesce = [", 'quiesce = [{ type = "mariadb", lock_wait_s = 5 },'), "lock_wait_s is not below"),
         (('paths = ["app"]', 'mount = "/srv"'), "not among"),
         (('    { type = "fsfreeze", mount = "/mnt/db" },\n', ""), "`mount` or `device`"),
         (("quiesce = [", 'quiesce = [{ type = "fsfreeze", mount = "/mnt/db" },'), "must come last"),
@@ -99,6 +100,15 @@ def test_each_rule(tmp_path: Path, change: tuple[str, str], reason: str) -> None
     assert change[0] in GOOD
     (found,) = mistakes(tmp_path, GOOD.replace(*change))
     assert reason in found
+
+
+@pytest.mark.parametrize("mode", ["lock-instance", "freeze"])
+def test_a_mode_that_lets_a_server_write_on_needs_something_that_freezes(tmp_path: Path, mode: str) -> None:
+    server = f'    {{ type = "mysql", mode = "{mode}" }},\n'
+    freeze = '    { type = "fsfreeze", mount = "/mnt/db" },\n'
+    assert load(tmp_path, GOOD.replace(freeze, server + freeze)).job().quiesce[1]["mode"] == mode
+    (found,) = mistakes(tmp_path, GOOD.replace(freeze, server).replace('paths = ["app"]', 'mount = "/mnt/db"'))
+    assert f"mode '{mode}' is no quiesce by itself" in found
 
 
 def test_relative_paths_count_from_the_file(tmp_path: Path) -> None:

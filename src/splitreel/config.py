@@ -269,6 +269,9 @@ class _Checker:
                 self.mistake(
                     (*place, "quiesce", str(index)), "busy_timeout_ms is not below the job's deadline_ms: it cannot end"
                 )
+            if 1000 * entry.get("lock_wait_s", -1) >= job.deadline_ms:
+                self.mistake((*place, "quiesce", str(index)), "lock_wait_s is not below the job's deadline_ms")
+        self.frozen_too(place, job)
         if job.raw and job.paths:
             self.mistake((*place, "paths"), "a raw volume is one file: there are no paths in it")
         primary_known = job.device or job.mount or job.mirror["type"] == "static" or job.raw
@@ -280,6 +283,14 @@ class _Checker:
         kinds = [entry["type"] for entry in job.quiesce]
         if "fsfreeze" in kinds and kinds[kinds.index("fsfreeze") :] != ["fsfreeze"] * kinds.count("fsfreeze"):
             self.mistake((*place, "quiesce"), "fsfreeze must come last: nothing can be asked of a database once frozen")
+
+    def frozen_too(self, place: tuple[str, ...], job: Job) -> None:
+        """A mode that lets a server go on writing makes a copy of one instant only with something that freezes."""
+        if {entry["type"] for entry in job.quiesce} <= {"sqlite", "postgresql", "mariadb", "mysql"}:
+            for index, entry in enumerate(job.quiesce):
+                if entry["type"] in ("mariadb", "mysql") and entry.get("mode") in ("freeze", "lock-instance"):
+                    why = f"mode {entry['mode']!r} is no quiesce by itself: an fsfreeze belongs behind it"
+                    self.mistake((*place, "quiesce", str(index)), why)
 
     def kind(self, place: tuple[str, ...], table: dict[str, Any], what: str) -> dict[str, Any]:
         """A table with a ``type`` whose other keys are the type's own."""

@@ -33,7 +33,7 @@ def open_path() -> Iterator[Path]:
 
 
 def on_tape(
-    folder: Path, *options: str, mode: str = "", before: Callable[[Server, Path], object] = lambda *_: None
+    folder: Path, *options: str, before: Callable[[Server, Path], object] = lambda *_: None
 ) -> tuple[str, dict[str, Any]]:
     """A tape with a server's volume, split under its lock; the facts that stand in its session.json."""
     with ext4_volume(folder, 400 << 20) as mount:
@@ -44,7 +44,7 @@ def on_tape(
         with started(mount / "data", folder / "run", *at) as server:
             fill(server)
             before(server, mount)
-            quiescer = Mariadb(socket=server.socket, mode=mode)
+            quiescer = Mariadb(socket=server.socket)
             quiescer.prepare()
             quiescer.quiesce()
             facts = {**quiescer.discover().facts, "name": "shop"}
@@ -67,14 +67,13 @@ def sayings(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return {line["kind"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
 
 
-@pytest.mark.parametrize("mode", ["backup-stage", "ftwrl"])
-def test_what_is_laid_out_drills_and_starts(open_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
+def test_what_is_laid_out_drills_and_starts(open_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Recovered to the lock, MyISAM whole, the binary log's place as the facts have it."""
 
     def before(server: Server, _: Path) -> None:
         server.query("insert into shop.marker values (1), (2); insert into shop.isam values (1, 'x')")
 
-    url, facts = on_tape(open_path, "--log-bin=binlog", "--server-id=3", mode=mode, before=before)
+    url, facts = on_tape(open_path, "--log-bin=binlog", "--server-id=3", before=before)
     target = open_path / "restored"
 
     assert restored("--database", target, "--drill", "--tape", url, "--json") == errors.EXIT_DONE
@@ -85,7 +84,6 @@ def test_what_is_laid_out_drills_and_starts(open_path: Path, capsys: pytest.Capt
     assert (said["drill"]["ok"], [check["name"] for check in said["drill"]["checks"]]) == (True, ["mariadb-check"])
     assert said["drill"]["version"] == facts["version"]
     assert names(target) == ["data", "my.cnf"]
-    assert facts["mode"] == mode
     with started(target / "data", open_path / "run2", "--log-bin=binlog", new=False) as server:
         assert server.query("select group_concat(n order by n) from shop.marker") == "1,2"
         assert server.query("select count(*) from shop.isam") == "1"
