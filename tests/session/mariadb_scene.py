@@ -41,14 +41,14 @@ class Scene:
 
 
 @contextmanager
-def scene(*, isam: bool = True, size: int = 512 << 20) -> Iterator[Scene]:
-    """``isam``: with a MyISAM table, which a freeze alone would damage."""
+def scene(*options: str, isam: bool = True, size: int = 512 << 20) -> Iterator[Scene]:
+    """``isam``: with a MyISAM table, which a freeze alone would damage; ``options`` are the server's."""
     folder = Path(tempfile.mkdtemp(prefix="splitreel-maria-", dir="/tmp"))
     folder.chmod(0o755)
     try:
         with mirrored_volume(folder, size) as embedded:
             mount = Path(embedded.mount_point)
-            with started(mount / "data", folder / "run", "--log-bin=binlog", "--server-id=1") as server:
+            with started(mount / "data", folder / "run", "--log-bin=binlog", "--server-id=1", *options) as server:
                 fill(server)
                 if not isam:
                     server.query("drop table shop.isam")

@@ -21,6 +21,8 @@ from splitreel.quiesce.mysqlclient import Client
 ANSWER_SECONDS = 5.0
 SLACK_SECONDS = 0.3  # the server's own limit comes first: its message says what was waited for
 POLL_SECONDS = 0.2
+LOG_SECONDS = 2.0
+LOG_POLL_SECONDS = 0.01
 CLAIM = "splitreel"  # a lock of the server's by this name says who holds it for a backup
 NAMED = 3
 
@@ -31,6 +33,7 @@ _RUNNING = """select id, round({seconds}, 1), left(info, 200) from information_s
  where command in ('Query', 'Execute') and info is not null and id <> connection_id() and {seconds} >= {limit}"""
 _TRANSACTIONS = """select count(*), coalesce(max(timestampdiff(second, trx_started, now())), 0)
  from information_schema.innodb_trx where trx_rows_modified > 0"""
+_STATUS = "show global status where variable_name in"
 # engines with nothing on disk that changes, or nothing at all
 HARMLESS = frozenset(("MEMORY", "BLACKHOLE", "FEDERATED", "SEQUENCE", "MRG_MyISAM", "PERFORMANCE_SCHEMA"))
 
@@ -86,6 +89,7 @@ class Mariadb:
         self._unsafe: set[tuple[str, str]] = set()
         self._places = mariadb_places.Places("")
         self._facts: dict[str, Any] = {}
+        self._writes_late = False
         self._held = False
         self._lost = ""
 
@@ -128,6 +132,7 @@ class Mariadb:
             *_, limit = mariadb_locks.bounds(self._server, left)
             self._ask(f"{limit}; {statement}", left + SLACK_SECONDS)
         if self._locks.commits_held:
+            self._write_log()
             self._record_position()
         return since
 
@@ -217,6 +222,7 @@ class Mariadb:
         self._server = Server(engine, version, len(self._unsafe))
         self._choose()
         variables = dict(self._ask(_variables()))
+        self._writes_late = engine == "mariadb" and variables.get("innodb_flush_log_at_trx_commit") == "0"
         self._find_places(variables)
         self._facts |= _facts(self._places, variables)
         self._facts |= {
@@ -284,11 +290,34 @@ class Mariadb:
 
     # Within the window.
 
-    def _record_position(self) -> None:
-        """InnoDB's log is written out, so that the copy holds all that was acknowledged; then the position is exact."""
+    def _write_log(self) -> None:
+        """InnoDB's log is written out, so that the copy holds all that was acknowledged.
+
+        With innodb_flush_log_at_trx_commit = 0 it is written once a second, and MariaDB's FLUSH ENGINE LOGS does
+        nothing (measured on 10.11: a copy lacked 74 of 355 acknowledged rows): then that second is waited for.
+        """
         for setting in mariadb_locks.unbound(self._server):
             self._ask(setting, ANSWER_SECONDS)
         self._ask("flush no_write_to_binlog engine logs", ANSWER_SECONDS)
+        if not self._writes_late:
+            return
+        until = time.monotonic() + LOG_SECONDS
+        wanted, written = self._log_positions()
+        while written < wanted:
+            if time.monotonic() > until:
+                why = f"InnoDB's log was not written within {LOG_SECONDS:g} s"
+                raise QuiesceError(self.name, why, "Set innodb_flush_log_at_trx_commit to 1 or 2 for the backup.")
+            time.sleep(LOG_POLL_SECONDS)
+            written = self._log_positions()[1]
+
+    def _log_positions(self) -> tuple[int, int]:
+        """Where InnoDB's log ends, and up to where it is written."""
+        told = self._ask(f"{_STATUS} ('Innodb_lsn_current', 'Innodb_lsn_flushed')", ANSWER_SECONDS)
+        found = {name.lower(): int(value) for name, value in told}
+        return found.get("innodb_lsn_current", 0), found.get("innodb_lsn_flushed", 0)
+
+    def _record_position(self) -> None:
+        """Where the binary log ends: exact, since no commit ends now."""
         if not self._facts["log_bin"]:
             return
         rows = self._ask(mariadb_locks.position(self._server), ANSWER_SECONDS)

@@ -14,6 +14,7 @@ VARIABLES = (
     *("innodb_doublewrite_dir", "aria_log_dir_path", "rocksdb_datadir", "rocksdb_wal_dir"),
     *("log_bin", "log_bin_basename", "relay_log_basename", "lower_case_table_names", "server_id", "server_uuid"),
     *("innodb_page_size", "innodb_checksum_algorithm", "innodb_log_file_size", "innodb_log_files_in_group"),
+    "innodb_flush_log_at_trx_commit",
 )
 FOLDERS = (
     *("innodb_log_group_home_dir", "innodb_undo_directory", "innodb_doublewrite_dir", "aria_log_dir_path"),
