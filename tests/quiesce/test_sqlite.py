@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from splitreel.errors import QuiesceError
+from splitreel.quiesce import sqlite
 from splitreel.quiesce.sqlite import Sqlite
 
 WRITER = """
@@ -137,3 +138,112 @@ def test_the_holder_ends_when_the_session_dies(tmp_path: Path) -> None:
     died = subprocess.run([sys.executable, "-c", code, source, str(path)], check=False)
     assert died.returncode == -signal.SIGKILL
     assert another_writes(path) == "WROTE"
+
+
+MODES = ("delete", "truncate", "persist", "memory", "off", "wal")
+BUSY = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+c.execute(f"pragma journal_mode={sys.argv[2]}"); c.execute("pragma synchronous=off")
+c.execute("attach ? as other", sys.argv[3:]) if sys.argv[3:] else None
+also = "insert into other.t values (1)" if sys.argv[3:] else "update pair set v = v + 1"
+n = 0
+while not sys.stdin.closed:
+    c.execute("begin immediate")
+    c.execute(also); c.execute("insert into t values (?)", (n,)); n += 1
+    c.execute("commit")
+    print(n, flush=True)
+"""
+
+
+def copied(files: tuple[str, ...], folder: Path) -> None:
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_whatever_journal_writers_use_the_copy_is_between_transactions(tmp_path: Path, mode: str) -> None:
+    """None is half in the copy, though writers without a journal are in the middle of one most of the time."""
+    path = database(tmp_path, "wal" if mode == "wal" else "delete")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("create table pair (v int)")
+        connection.execute("insert into pair values (0)")
+        connection.execute("insert into pair values (0)")
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(path), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        for number in range(4):
+            assert writer.stdout.readline()
+            quiescer = Sqlite(str(path), busy_timeout_ms=20000)
+            quiescer.prepare()
+            quiescer.quiesce()
+            found = quiescer.discover()
+            copied(found.files, tmp_path / f"copy{number}")
+            quiescer.unquiesce()
+            quiescer.close()
+            assert found.facts["journal_mode"] == ("wal" if mode == "wal" else "delete")
+        writer.kill()
+    for number in range(4):
+        with closing(sqlite3.connect(tmp_path / f"copy{number}" / path.name)) as copy:
+            assert copy.execute("pragma integrity_check").fetchone() == ("ok",)
+            (count,) = copy.execute("select count(*) from t").fetchone()
+            assert copy.execute("select v from pair").fetchall() == [(count,), (count,)]
+
+
+def test_transactions_over_attached_databases_are_whole_or_not_in_the_copies(tmp_path: Path) -> None:
+    """With both held, none is between the commit of one and of the other; their super-journals are not needed."""
+    paths = [database(tmp_path, "delete"), tmp_path / "second.db"]
+    shutil.copy(paths[0], paths[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(paths[0]), "delete", str(paths[1])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdout is not None
+        for number in range(4):
+            assert writer.stdout.readline()
+            held = [Sqlite(str(path), busy_timeout_ms=20000) for path in paths]
+            for quiescer in held:
+                quiescer.prepare()
+            for quiescer in held:
+                quiescer.quiesce()
+            copied(tuple(file for quiescer in held for file in quiescer.discover().files), tmp_path / f"copy{number}")
+            for quiescer in reversed(held):
+                quiescer.unquiesce()
+                quiescer.close()
+        writer.kill()
+    for number in range(4):
+        counts = []
+        for path in paths:
+            with closing(sqlite3.connect(tmp_path / f"copy{number}" / path.name)) as copy:
+                counts.append(copy.execute("select count(*) from t").fetchone())
+        assert counts[0] == counts[1] != (0,)
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_that_a_connection_keeps_locked_is_refused_by_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    path = database(tmp_path, mode)
+    monkeypatch.setattr(sqlite, "READ_SECONDS", 0.3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as owner:
+        owner.execute("pragma locking_mode=exclusive")
+        owner.execute("insert into t values (1)")
+        quiescer = Sqlite(str(path))
+        with pytest.raises(QuiesceError, match="locking_mode=EXCLUSIVE"):
+            quiescer.prepare()
+        quiescer.unquiesce()
+        quiescer.close()
+
+
+def test_facts_say_what_a_restore_needs(tmp_path: Path) -> None:
+    path = database(tmp_path, "wal")
+    quiescer = Sqlite(str(path))
+    quiescer.prepare()
+    facts = quiescer.discover().facts
+    quiescer.close()
+
+    assert (facts["engine"], facts["name"], facts["data"]) == ("sqlite", path.stem, str(path))
+    assert facts["journal_mode"] == "wal"

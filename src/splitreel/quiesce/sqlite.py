@@ -5,6 +5,15 @@ its -shm) in the process that holds the lock drops it, and a writer gets in. Onl
 
 In WAL mode the write lock keeps writers out; a checkpoint by another connection may still move pages from -wal to the
 database, which changes nothing that recovery would read differently: -wal keeps its frames until a writer resets it.
+
+The other journal modes (delete, truncate, persist, memory, off) are each writer's own and show nowhere. While the lock
+is held no writer is in the middle of anything, whichever it uses, so the database file alone is whole: a journal beside
+it is empty, or its header is zero (persist). That holds for transactions over attached databases too: with the locks of
+all of them held, none is half committed. What a writer without a journal (memory, off) broke when it died cannot be
+seen by a lock: a drill's integrity_check sees it.
+
+A connection with locking_mode=EXCLUSIVE keeps its lock for as long as it lives: then there is no quiescing, and it is
+refused by that name.
 """
 
 import contextlib
@@ -22,10 +31,11 @@ from splitreel.quiesce import Discovery, Release
 
 START_SECONDS = 20.0
 CHECKPOINT_SECONDS = 60.0
+READ_SECONDS = 10.0  # for the first read: a writer's commit may take some of it
 ANSWER_SECONDS = 5.0
 SIDE_FILES = ("", "-wal", "-journal")  # never -shm: it is rebuilt, and an old one would be believed
 
-_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from splitreel.quiesce.sqlite import hold; hold(sys.argv[2])"
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from splitreel.quiesce.sqlite import hold; hold(*sys.argv[2:])"
 
 
 class Sqlite:
@@ -42,6 +52,7 @@ class Sqlite:
         self._holder: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._locked = False
+        self._journal_mode = ""
 
     def check(self) -> None:
         """Refuse what is no readable and writable regular file."""
@@ -53,7 +64,15 @@ class Sqlite:
     def prepare(self) -> None:
         """Start the helper and let it checkpoint: a small -wal makes for a quick recovery of the copy."""
         self._holder = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, str(Path(__file__).resolve().parents[2]), self.database],
+            [
+                sys.executable,
+                "-I",
+                "-c",
+                _BOOT,
+                str(Path(__file__).resolve().parents[2]),
+                self.database,
+                str(READ_SECONDS),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -61,7 +80,7 @@ class Sqlite:
             bufsize=0,
         )
         self._pidfd = os.pidfd_open(self._holder.pid)
-        self._expect("ready", START_SECONDS)
+        self._journal_mode = self._expect("ready", START_SECONDS)
         self.waiting = "checkpoint"
         self._ask(b"checkpoint\n", "checkpointed", CHECKPOINT_SECONDS)
         self.waiting = ""
@@ -75,15 +94,32 @@ class Sqlite:
         return []
 
     def quiesce(self) -> int:
-        """BEGIN IMMEDIATE, tried for at most the busy time-out; writers wait from the try that succeeds."""
+        """BEGIN IMMEDIATE, tried for at most the busy time-out; writers wait from the try that succeeds.
+
+        Then what writers with synchronous=OFF or NORMAL left in the page cache is put on the disk: without a freeze
+        nothing else would before the split. This process may open the files, since the helper holds the lock.
+        """
         self._locked = True
         limit = self.busy_timeout_ms / 1000
-        return int(self._ask(b"lock %d\n" % self.busy_timeout_ms, "locked", limit + ANSWER_SECONDS))
+        since = int(self._ask(b"lock %d\n" % self.busy_timeout_ms, "locked", limit + ANSWER_SECONDS))
+        for path in self._files():
+            _synchronize(path)
+        return since
 
     def discover(self) -> Discovery:
         """The database and those of -wal and -journal that exist."""
-        files = tuple(self.database + suffix for suffix in SIDE_FILES if Path(self.database + suffix).exists())
-        return Discovery(files)
+        facts = {
+            "engine": "sqlite",
+            "name": Path(self.database).stem,
+            "version": sqlite3.sqlite_version,
+            "mode": "freeze",
+            "data": self.database,
+            "journal_mode": self._journal_mode,
+        }
+        return Discovery(tuple(self._files()), facts)
+
+    def _files(self) -> list[str]:
+        return [self.database + suffix for suffix in SIDE_FILES if Path(self.database + suffix).exists()]
 
     def unquiesce(self) -> None:
         """ROLLBACK, which writes nothing since nothing was changed; without an answer the helper is ended instead."""
@@ -142,23 +178,37 @@ class Sqlite:
         return value
 
 
-def hold(database: str) -> None:
+def hold(database: str, patience_s: str) -> None:
     """The helper process: answers checkpoint, lock MS, unlock; exits without a write when its input ends."""
     try:
-        _serve(sqlite3.connect(f"file:{_quoted(database)}?mode=rw", uri=True, timeout=0, isolation_level=None))
+        where = f"file:{_quoted(database)}?mode=rw"
+        _serve(sqlite3.connect(where, uri=True, timeout=0, isolation_level=None), float(patience_s))
     except (sqlite3.Error, OSError) as error:
         _answer(f"failed {error}")
     os._exit(0)
+
+
+def _synchronize(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _quoted(path: str) -> str:
     return "".join(f"%{byte:02x}" if chr(byte) in "?#%" or byte > 126 else chr(byte) for byte in os.fsencode(path))
 
 
-def _serve(connection: sqlite3.Connection) -> None:
+def _serve(connection: sqlite3.Connection, patience_s: float) -> None:
     # The first statement that reads proves that this is a database, and makes -wal and -shm exist before the window.
-    _patiently(connection, "select count(*) from sqlite_master", START_SECONDS / 2)
-    _answer("ready")
+    try:
+        _patiently(connection, "select count(*) from sqlite_master", patience_s)
+    except sqlite3.OperationalError as error:
+        if "lock" not in str(error):
+            raise
+        raise sqlite3.OperationalError(f"{error}: a connection with locking_mode=EXCLUSIVE keeps it") from error
+    _answer(f"ready {connection.execute('pragma journal_mode').fetchone()[0]}")
     pending = b""
     while data := os.read(0, 4096):
         pending += data
