@@ -1,5 +1,6 @@
 """The configuration: all mistakes at once, each with its line and, where there is one, the word that was meant."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,71 @@ def test_what_is_no_toml_and_no_file_is_refused(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "") == ("it has no job: a table [job.NAME] is needed",)
 
 
+SEVERAL = """
+[job.nightly]
+tape = "file:/tapes/a"
+paths = ["data/base"]
+quiesce = [ { type = "fsfreeze", mount = "/a" }, { type = "fsfreeze", mount = "/b" } ]
+
+[[job.nightly.volumes]]
+name = "data"
+mount = "/a"
+mirror = { type = "static", image = "/image/a" }
+
+[[job.nightly.volumes]]
+name = "wal"
+mount = "/b"
+with = ["journal"]
+[job.nightly.volumes.mirror]
+type = "static"
+image = "/image/b"
+"""
+
+
+def test_several_volumes_of_one_job(tmp_path: Path) -> None:
+    job = load(tmp_path, SEVERAL).job()
+    data, wal = job.mirrored
+
+    assert (data.name, data.prefix, data.mount, data.mirror["image"]) == ("data", "data", "/a", "/image/a")
+    assert (wal.name, wal.others) == ("wal", [str(tmp_path / "journal")])
+    assert config.Job(**json.loads(json.dumps(job.record()))) == job
+
+
+def test_the_only_volume_of_a_job_has_no_prefix(tmp_path: Path) -> None:
+    """With a name or without: what lies on tape is the volume's own tree."""
+    alone = SEVERAL.rpartition("[[job.nightly.volumes]]")[0]
+    for job in (load(tmp_path, GOOD).job(), load(tmp_path, alone.replace("/b", "/c")).job()):
+        (volume,) = job.mirrored
+        assert volume.prefix == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "reason"),
+    [
+        (('tape = "file:/tapes/a"', 'tape = "null:"\nmount = "/a"'), 4, "belongs into each"),
+        (('tape = "file:/tapes/a"', 'tape = "null:"\nwith = ["/a"]'), 4, "belongs into each"),
+        (('name = "data"', "raw = false"), 7, "'name' is missing"),
+        (('name = "data"', 'name = "a/b"'), 8, "name is made of"),
+        (('name = "data"', 'name = ".splitreel"'), 8, "name is made of"),
+        (('name = "data"', 'name = "wal"'), 13, "another volume has the same name"),
+        (('mount = "/a"\n', 'mount = "/b"\n'), 14, "another volume has the same mount"),
+        (('mount = "/a"\n', 'mount = "/c"\n'), 9, "not among the file systems that are frozen"),
+        (('mirror = { type = "static", image = "/image/a" }', ""), 7, "'mirror' is missing"),
+        (('mirror = { type = "static", image = "/image/a" }', 'mirror = { type = "raid" }'), 10, "unknown type"),
+        (('image = "/image/b"', 'image = "/image/a"'), 16, "another volume has the same mirror"),
+        (('image = "/image/b"', 'imagee = "/image/b"'), 18, "did you mean 'image'"),
+        (('paths = ["data/base"]', 'paths = ["base"]'), 4, "begins with no volume's name"),
+        (('mount = "/a"\n', 'raw = true\n'), 4, "a raw volume is one file"),
+        (('quiesce = [ { type = "fsfreeze", mount = "/a" }, { type = "fsfreeze", mount = "/b" } ]',
+          'quiesce = [ { type = "postgresql", mode = "freeze" } ]'), 5, "needs an fsfreeze of every volume"),
+    ],
+)  # fmt: skip
+def test_each_rule_of_several_volumes(tmp_path: Path, change: tuple[str, str], line: int, reason: str) -> None:
+    assert change[0] in SEVERAL
+    found = mistakes(tmp_path, SEVERAL.replace(*change, 1))
+    assert any(text.startswith(f"line {line}:") and reason in text for text in found), found
+
+
 LEAF = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5), st.just("qemu"))
 VALUE = st.recursive(
     LEAF,
@@ -145,7 +211,11 @@ VALUE = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*config.JOB_KEYS, "x"]), VALUE, max_size=8))
+TABLE = st.dictionaries(st.sampled_from([*config.VOLUME_KEYS, "name", "x"]), VALUE, max_size=5)
+JOBS = st.dictionaries(st.sampled_from([*config.JOB_KEYS, "x"]), VALUE | st.lists(TABLE, max_size=3), max_size=8)
+
+
+@given(JOBS)
 @settings(max_examples=200, deadline=None)
 def test_any_table_is_either_a_job_or_told_what_is_wrong(table: dict[str, object]) -> None:
     try:

@@ -35,6 +35,7 @@ TABLE = {
     "core.extent": "core.fault core.view core.columns core.paths core.mapfile",
     "core.filesystem": "core.fault core.device core.extent",
     "core.mapdiff": "core.fault core.view core.columns core.extent",
+    "core.mapjoin": "core.fault core.columns core.extent",
     "core.sweep": "core.fault core.device core.engine",
     "core.heap": "core.fault core.columns core.extent",
     "core.walk": "core.fault core.columns core.extent core.sweep",

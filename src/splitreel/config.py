@@ -21,6 +21,8 @@ from typing import Any
 from splitreel import mirror, quiesce
 from splitreel.errors import UsageError
 
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+NAMED = "letters, digits, _ - and ., at most 64"
 ORDERS = ("premapped", "conventional", "postsplit")
 UNQUIESCE = ("after-split", "after-check")
 FILE_ORDERS = ("path", "inode", "physical")
@@ -29,7 +31,8 @@ DEADLINE_LIMIT_MS = 600_000
 # key -> (kind, required); the kinds are in _KINDS below, or else the allowed words, separated by |
 JOB_KEYS: dict[str, tuple[str, bool]] = {
     "tape": ("text", True),
-    "mirror": ("table", True),
+    "mirror": ("table", False),
+    "volumes": ("tables", False),
     "quiesce": ("tables", False),
     "order": ("|".join(ORDERS), False),
     "unquiesce": ("|".join(UNQUIESCE), False),
@@ -50,6 +53,11 @@ JOB_KEYS: dict[str, tuple[str, bool]] = {
     "overwrite": ("boolean", False),
     "strict": ("boolean", False),
 }
+# what a volume has to itself: keys of the job when it has one, of each of its `volumes` when it has several
+VOLUME_KEYS: dict[str, tuple[str, bool]] = {
+    "mirror": ("table", True),
+    **{key: JOB_KEYS[key] for key in ("mount", "device", "volume", "with", "raw")},
+}
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -62,7 +70,7 @@ class ConfigError(UsageError):
 
 @dataclass(frozen=True)
 class Volume:
-    """One mirrored volume of a job.
+    """One mirrored volume of a job; the only one may have no name.
 
     ``mount``: where the primary is mounted; ``device``: what it is, if named. ``volume``, ``others`` (the key ``with``)
     and ``raw``: what to read inside the split mirror, as on the command line.
@@ -75,6 +83,7 @@ class Volume:
     volume: str = ""
     others: list[str] = field(default_factory=list)
     raw: bool = False
+    prefix: str = ""  # the directory on tape that its files lie below: its name, or none when it is the only one
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,12 @@ class Job:
     the volume, besides the files that the database is discovered to be made of; everything, when there are none.
     ``window_ms``: the budget of a window, 0 without one; a job whose windows are predicted to exceed it is refused.
     ``volume``, ``others`` (the key ``with``) and ``raw``: what to read inside the split mirror, as on the command line.
+    ``volumes``: instead of these and ``mirror``, when several volumes are split together; see ``mirrored``.
     """
 
     name: str
     tape: str
-    mirror: dict[str, Any]
+    mirror: dict[str, Any] = field(default_factory=dict)
     quiesce: list[dict[str, Any]] = field(default_factory=list)
     order: str = "premapped"
     unquiesce: str = "after-split"
@@ -109,11 +119,15 @@ class Job:
     raw: bool = False
     overwrite: bool = False
     strict: bool = False
+    volumes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def mirrored(self) -> tuple[Volume, ...]:
-        """The mirrored volumes that are split together."""
-        return (Volume("", self.mirror, self.mount, self.device, self.volume, self.others, self.raw),)
+        """The mirrored volumes, one or more, which are split together."""
+        if not self.volumes:
+            return (Volume("", self.mirror, self.mount, self.device, self.volume, self.others, self.raw),)
+        several = len(self.volumes) > 1
+        return tuple(Volume(**entry, prefix=entry["name"] if several else "") for entry in self.volumes)
 
     def record(self) -> dict[str, Any]:
         """As plain data, for the journal; ``Job(**record)`` gives it back."""
@@ -191,7 +205,7 @@ class Lines:
         counts: dict[tuple[str, ...], int] = {}
         for number, line in enumerate(text.splitlines(), 1):
             if header := re.match(r"\s*(\[\[?)([^\[\]=]+)\]", line):
-                table = _dotted(header[2])
+                table = _inside(_dotted(header[2]), counts)
                 if header[1] == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, str(counts[table]))
@@ -204,6 +218,15 @@ class Lines:
         while place and place not in self._places:
             place = place[:-1]
         return self._places.get(place, 0)
+
+
+def _inside(table: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
+    """A header's table where it lies: within the last one so far of each array on the way."""
+    at: tuple[str, ...] = ()
+    for part in table[:-1]:
+        at = (*at, part)
+        at = (*at, str(counts[at])) if at in counts else at
+    return (*at, *table[-1:])
 
 
 def _dotted(text: str) -> tuple[str, ...]:
@@ -234,16 +257,18 @@ class _Checker:
     def job(self, name: str, table: object) -> Job | None:
         place = ("job", name)
         before = len(self.mistakes)
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
-            self.mistake(place, "a job's name is made of letters, digits, _ - and ., at most 64")
+        if not re.fullmatch(NAME, name):
+            self.mistake(place, f"a job's name is made of {NAMED}")
         if not isinstance(table, dict):
             self.mistake(place, "this is not a table")
             return None
         values = self.table(place, table, JOB_KEYS)
         if values.get("window_ms") == 0:
             self.mistake((*place, "window_ms"), "no window takes no time: leave it out for none to be refused")
-        if isinstance(values.get("mirror"), dict):
-            values["mirror"] = self.kind((*place, "mirror"), values["mirror"], "mirror")
+        if "volumes" in table:
+            values["volumes"] = self.volumes(place, table, values.get("volumes", []))
+        else:
+            self.mirror(place, values)
         quiescers = values.get("quiesce", [])
         values["quiesce"] = [
             self.kind((*place, "quiesce", str(index)), entry, "quiesce") for index, entry in enumerate(quiescers)
@@ -252,10 +277,33 @@ class _Checker:
             return None
         if "window_ms" in values:
             values.setdefault("deadline_ms", values["window_ms"])
-        # a word of the language cannot be a field's name
-        job = _with_mount(Job(name, **{{"with": "others"}.get(key, key): value for key, value in values.items()}))
+        job = _with_mount(Job(name, **_fields(values)))
         self.consistency(place, job)
         return job
+
+    def mirror(self, place: tuple[str, ...], values: dict[str, Any]) -> None:
+        """The table ``mirror`` among the values of a job or volume, which must be there."""
+        if "mirror" not in values:
+            self.mistake(place, "'mirror' is missing")
+        elif isinstance(values["mirror"], dict):
+            values["mirror"] = self.kind((*place, "mirror"), values["mirror"], "mirror")
+
+    def volumes(self, place: tuple[str, ...], table: Mapping[str, Any], tables: list[Any]) -> list[dict[str, Any]]:
+        """The volumes of a job that names them."""
+        for key in VOLUME_KEYS.keys() & table.keys():
+            self.mistake((*place, key), "with `volumes` it belongs into each of them")
+        known = {"name": ("text", True), **VOLUME_KEYS, "mirror": ("table", False)}
+        found = []
+        for index, entry in enumerate(tables):
+            here = (*place, "volumes", str(index))
+            values = self.table(here, entry, known)
+            self.mirror(here, values)
+            if not re.fullmatch(NAME, values.get("name", "a")):
+                self.mistake((*here, "name"), f"a volume's name is made of {NAMED}")
+            found.append(_fields(values))
+        if not found:
+            self.mistake((*place, "volumes"), "there is none in it")
+        return found
 
     def consistency(self, place: tuple[str, ...], job: Job) -> None:
         """What only shows when the keys are seen together."""
@@ -272,14 +320,10 @@ class _Checker:
             if 1000 * entry.get("lock_wait_s", -1) >= job.deadline_ms:
                 self.mistake((*place, "quiesce", str(index)), "lock_wait_s is not below the job's deadline_ms")
         self.frozen_too(place, job)
-        if job.raw and job.paths:
-            self.mistake((*place, "paths"), "a raw volume is one file: there are no paths in it")
-        primary_known = job.device or job.mount or job.mirror["type"] == "static" or job.raw
-        if not primary_known and job.order != "postsplit":
-            self.mistake(place, f"order {job.order!r} maps the primary: `mount` or `device` must say where it is")
-        frozen = {os.path.realpath(entry["mount"]) for entry in job.quiesce if entry["type"] == "fsfreeze"}
-        if job.mount and frozen and os.path.realpath(job.mount) not in frozen:
-            self.mistake((*place, "mount"), f"it is not among the file systems that are frozen, {', '.join(frozen)}")
+        for index, volume in enumerate(job.mirrored):
+            self.volume((*place, "volumes", str(index)) if job.volumes else place, volume, job)
+        if job.volumes:
+            self.together(place, job)
         kinds = [entry["type"] for entry in job.quiesce]
         if "fsfreeze" in kinds and kinds[kinds.index("fsfreeze") :] != ["fsfreeze"] * kinds.count("fsfreeze"):
             self.mistake((*place, "quiesce"), "fsfreeze must come last: nothing can be asked of a database once frozen")
@@ -291,6 +335,32 @@ class _Checker:
                 if entry["type"] in ("mariadb", "mysql") and entry.get("mode") in ("freeze", "lock-instance"):
                     why = f"mode {entry['mode']!r} is no quiesce by itself: an fsfreeze belongs behind it"
                     self.mistake((*place, "quiesce", str(index)), why)
+
+    def volume(self, place: tuple[str, ...], volume: Volume, job: Job) -> None:
+        """A volume among what its job does."""
+        inside = [path for path in job.paths if _volume_of(path) == volume.prefix or not volume.prefix]
+        if volume.raw and any(path.strip("/") != volume.prefix for path in inside):
+            self.mistake((*place[:2], "paths"), "a raw volume is one file: there are no paths in it")
+        primary_known = volume.device or volume.mount or volume.mirror["type"] == "static" or volume.raw
+        if not primary_known and job.order != "postsplit":
+            self.mistake(place, f"order {job.order!r} maps the primary: `mount` or `device` must say where it is")
+        frozen = _frozen(job)
+        if volume.mount and frozen and os.path.realpath(volume.mount) not in frozen:
+            self.mistake((*place, "mount"), f"it is not among the file systems that are frozen, {', '.join(frozen)}")
+
+    def together(self, place: tuple[str, ...], job: Job) -> None:
+        """Volumes that are split together are different ones, and a copy of one instant only when all are held."""
+        for index, entry in enumerate(job.volumes):
+            for key in ("name", "mount", "device", "mirror"):
+                if key in entry and any(entry[key] == other.get(key) for other in job.volumes[:index]):
+                    self.mistake((*place, "volumes", str(index), key), f"another volume has the same {key}")
+        names = [entry["name"] for entry in job.volumes]
+        if len(names) > 1:
+            for path in job.paths:
+                if _volume_of(path) not in names:
+                    self.mistake((*place, "paths"), f"{path!r} begins with no volume's name, {', '.join(names)}")
+            if any(entry.get("mode") == "freeze" for entry in job.quiesce) and not _frozen(job):
+                self.mistake((*place, "quiesce"), 'mode "freeze" needs an fsfreeze of every volume')
 
     def kind(self, place: tuple[str, ...], table: dict[str, Any], what: str) -> dict[str, Any]:
         """A table with a ``type`` whose other keys are the type's own."""
@@ -346,6 +416,19 @@ def _size(value: object) -> int:
     return int(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else -1
 
 
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names of fields: a word of the language cannot be one."""
+    return {{"with": "others"}.get(key, key): value for key, value in values.items()}
+
+
+def _volume_of(path: str) -> str:
+    return path.strip("/").partition("/")[0]
+
+
+def _frozen(job: Job) -> list[str]:
+    return sorted({os.path.realpath(entry["mount"]) for entry in job.quiesce if entry["type"] == "fsfreeze"})
+
+
 # kind -> (does a value fit, what is wanted)
 _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "text": (lambda value: isinstance(value, str) and value != "", "a text"),
@@ -368,4 +451,4 @@ _KINDS: dict[str, tuple[Callable[[object], bool], str]] = {
 def _with_mount(job: Job) -> Job:
     """The innermost frozen file system is the mirrored volume unless ``mount`` says otherwise."""
     mounts = [entry["mount"] for entry in job.quiesce if entry["type"] == "fsfreeze"]
-    return job if job.mount or not mounts else Job(**{**job.record(), "mount": mounts[-1]})
+    return job if job.mount or job.volumes or not mounts else Job(**{**job.record(), "mount": mounts[-1]})

@@ -96,15 +96,15 @@ def test_files_are_named_from_the_volumes_root_and_must_be_on_it(volume: Path, t
     (volume / "db").mkdir()
     (volume / "db/a").write_bytes(b"1")
     (tmp_path / "link").symlink_to(volume)
-    assert checks.within(str(volume), [str(tmp_path / "link/db/a")]) == [b"db/a"]
+    assert checks.within([str(volume)], [str(tmp_path / "link/db/a")]) == [[b"db/a"]]
     (tmp_path / "outside").write_bytes(b"1")
     with pytest.raises(QuiesceError, match="not on the mirrored volume"):
-        checks.within(str(volume), [str(tmp_path / "outside")])
+        checks.within([str(volume)], [str(tmp_path / "outside")])
     subprocess.run(["mount", "-t", "tmpfs", "none", volume / "db"], check=True)
     try:
         (volume / "db/b").write_bytes(b"1")
         with pytest.raises(QuiesceError, match="not on the mirrored volume"):
-            checks.within(str(volume), [str(volume / "db/b")])
+            checks.within([str(volume)], [str(volume / "db/b")])
     finally:
         unmount(volume / "db")
 

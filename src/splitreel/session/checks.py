@@ -2,16 +2,20 @@
 
 import ctypes
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from splitreel import quiesce
 from splitreel.errors import MirrorError, QuiesceError, UsageError
 
 FREE_BYTES = 64 << 20
 DEPTH = 16  # of devices on files on devices
+OCTAL = re.compile(rb"\\([0-7]{3})")  # how mountinfo writes a blank
 
 
 def keep_apart(needed: Iterable[tuple[str, str]], frozen: Iterable[str]) -> None:
@@ -182,20 +186,77 @@ def device_of(mount: str) -> str:
     return f"/dev/{node.resolve().name}"
 
 
-def within(mount: str, files: Iterable[str]) -> list[bytes]:
-    """The files as paths on the mirrored volume.
+def distinct(primaries: Iterable[tuple[str, str]]) -> None:
+    """Refuse two mirrors of one device: its files would be on tape twice, and its mirrors of two moments.
+
+    Args:
+        primaries: each mirror's name, and its primary's device; "" where that is not known.
 
     Raises:
-        QuiesceError: one is not on that volume: it would not be in the mirror.
+        MirrorError: two are the same.
     """
-    root = os.path.realpath(mount)
-    device = Path(root).stat().st_dev
-    found = []
+    seen: dict[tuple[int, int], str] = {}
+    for name, device in primaries:
+        if device:
+            at = Path(device).stat()
+            key = (at.st_rdev, 0) if at.st_rdev else (at.st_dev, at.st_ino)
+            if key in seen:
+                raise MirrorError(name, f"its primary {device} is that of {seen[key]}, too", "Name each volume once.")
+            seen[key] = name
+
+
+def freezing(mount: str, settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a job's quiescers those that freeze this file system; all of them where it is not known which."""
+    found = [entry for entry in settings if mount and is_frozen(mount, quiesce.create(entry).frozen())]
+    return found or list(settings)
+
+
+def within(mounts: Sequence[str], files: Iterable[str]) -> list[list[bytes]]:
+    """The files of each mirrored volume, as paths from its root; ``mounts`` says where the volumes are mounted.
+
+    A volume that is mounted somewhere below one of the files belongs to it as a whole.
+
+    Raises:
+        QuiesceError: one is on none of them: it would not be in a mirror.
+    """
+    roots = [os.path.realpath(mount) for mount in mounts]
+    devices = [Path(root).stat().st_dev for root in roots]
+    mounted = _mount_points()
+    found: list[list[bytes]] = [[] for _ in roots]
     for file in files:
         path = os.path.realpath(file)
-        if os.path.commonpath([path, root]) != root or Path(path).lstat().st_dev != device:
-            raise QuiesceError(
-                f"file {file}", f"it is not on the mirrored volume {root}", "Put the whole database on that volume."
-            )
-        found.append(os.fsencode(os.path.relpath(path, root)))
+        number = Path(path).lstat().st_dev
+        holding = [index for index, root in enumerate(roots) if devices[index] == number and _is_below(path, root)]
+        if not holding:
+            raise _outside(file, roots)
+        inner = os.path.relpath(path, roots[holding[0]])
+        found[holding[0]].append(b"" if inner == "." else os.fsencode(inner))
+        for mount in (mount for mount in mounted if mount.startswith(path.rstrip("/") + "/")):
+            if mount not in roots:
+                raise _outside(mount, roots)
+            found[roots.index(mount)].append(b"")
     return found
+
+
+def _is_below(path: str, root: str) -> bool:
+    return os.path.commonpath([path, root]) == root
+
+
+def _mount_points() -> list[str]:
+    """Where anything is mounted: none of it is in the mirror of the volume that the mount point is on."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return sorted({os.fsdecode(OCTAL.sub(_octal, line.split()[4])) for line in lines})
+
+
+def _octal(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])
+
+
+def _outside(file: str, roots: Sequence[str]) -> QuiesceError:
+    if not roots:
+        return QuiesceError("discover", "without `mount` the files' place on the volume is unknown", "Set `mount`.")
+    where = f"not on the mirrored volume {roots[0]}"
+    if len(roots) > 1:
+        where = f"on none of the mirrored volumes {', '.join(roots)}"
+    advice = "Put the whole database on that volume, or name each of its volumes in [[job.NAME.volumes]]."
+    return QuiesceError(f"file {file}", f"it is {where}", advice)

@@ -17,6 +17,7 @@ from splitreel.errors import FilesystemError, IntegrityError, LimitReached, MapE
 from splitreel.session import checks
 from splitreel.session.described import volume_entry
 from splitreel.session.image import mapped, opened
+from splitreel.session.joined import Part
 
 Warn = Callable[[str], None]
 
@@ -33,7 +34,7 @@ class MirroredVolume:
         self.paths: list[bytes] = []  # what was discovered on it, from its root
         self._frozen = list(frozen)
         self._warn = warn
-        self._primary = ""
+        self.primary = ""  # the device, where it is known
         self._identity: tuple[str, bytes, int, int] = ("", b"", 0, 0)
         self._open = contextlib.ExitStack()
 
@@ -42,22 +43,35 @@ class MirroredVolume:
         """The mirror's name, for messages."""
         return self.mirror.name
 
+    def labelled(self, text: str) -> str:
+        """A name for something of this volume: with its own, when there are several."""
+        return f"{text} {self.settings.prefix}".rstrip()
+
+    def prefixed(self, text: str) -> str:
+        """A line about this volume: after its name, when there are several."""
+        return f"{self.settings.prefix}: {text}" if self.settings.prefix else text
+
     def close(self) -> None:
         """Let the split mirror and the platform go, which stay as they are; harmless twice."""
-        self.found = None
-        self._open.close()
+        self._close_image()
         self.mirror.close()
+
+    def _close_image(self) -> None:
+        if self.found is not None:
+            self.found.device.close()  # over an unclean journal it has descriptors of its own
+            self.found = None
+        self._open.close()
 
     # Before anything is touched.
 
     def check_primary(self) -> None:
         """The primary is of a kind that can be read, and its superblock says which file system it is."""
-        self._primary = self.settings.device
-        if not self._primary and self.settings.mount:
-            self._primary = checks.device_of(self.settings.mount)
-        if self._primary:
-            self.mirror.check_primary(self._primary)
-        if not self.settings.raw and (self._primary or self.settings.mirror["type"] == "static"):
+        self.primary = self.settings.device
+        if not self.primary and self.settings.mount:
+            self.primary = checks.device_of(self.settings.mount)
+        if self.primary:
+            self.mirror.check_primary(self.primary)
+        if not self.settings.raw and (self.primary or self.settings.mirror["type"] == "static"):
             with self._opened_primary() as device:
                 filesystem = mapping.open_filesystem(device, live=True)
                 self._identity = (filesystem.fs_type or "", filesystem.uuid, filesystem.block_size, device.size)
@@ -65,8 +79,8 @@ class MirroredVolume:
     @contextlib.contextmanager
     def _opened_primary(self) -> Iterator[BlockDevice]:
         """The file system's own device; where none is known, the volume in a static mirror's image."""
-        if self._primary:
-            with BlockDevice(self._primary) as device:
+        if self.primary:
+            with BlockDevice(self.primary) as device:
                 yield device
             return
         image = mirror.SplitImage(self.settings.mirror["image"], self.settings.mirror.get("offset", 0))
@@ -136,15 +150,24 @@ class MirroredVolume:
                 raise MirrorError(self.name, f"it does not hold {os.fsdecode(path)}, which was discovered")
         return self.found
 
+    def part(self) -> Part:
+        """The split mirror, once mapped, for ``joined``."""
+        assert self.found is not None
+        return self.settings.prefix, self.found
+
+    def on_tape(self) -> list[bytes]:
+        """Where on tape the files are that were discovered on it."""
+        prefix = [os.fsencode(self.settings.prefix)] if self.settings.prefix else []
+        return [b"/".join([*prefix, path]).rstrip(b"/") for path in self.paths]
+
     def entry(self) -> dict[str, str]:
         """What ``session.json`` says of it, once it is mapped."""
-        assert self.found is not None
-        return volume_entry(self.settings.name, self.settings.mount, "", self.found.map.uuid)
+        prefix, found = self.part()
+        return volume_entry(self.settings.name, self.settings.mount, prefix, found.map.uuid)
 
     def put_back(self, hold: mirror.Hold) -> None:
         """Rejoin the mirror, copying only what changed; ``hold`` as Mirror.rejoin wants it."""
-        self.found = None
-        self._open.close()
+        self._close_image()
         if self.mirror.state() in ("split", "rejoining", "unknown"):
             self.mirror.rejoin(hold)
         else:

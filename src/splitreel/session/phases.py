@@ -15,19 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from splitreel import config, mapping, quiesce
 from splitreel.backup import Result
 from splitreel.core.extent import ExtentMap
-from splitreel.errors import EndOfMedium, IntegrityError, MapError, QuiesceError, SplitreelError, TapeError
+from splitreel.errors import EndOfMedium, IntegrityError, MapError, SplitreelError, TapeError
 from splitreel.journal import Journal
 from splitreel.runs import Run
 from splitreel.session import checks, history
 from splitreel.session.described import Databases, Redo, members, session_json
 from splitreel.session.explain import PLAIN, Explainer
 from splitreel.session.forecast import Forecast, require, settings_of
+from splitreel.session.joined import joined, verify_unchanged
 from splitreel.session.mirrored import MirroredVolume
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
@@ -234,6 +236,7 @@ class Session:
         checks.keep_apart(checks.own_files(self.state, self.job.tape, others), self._frozen)
         for volume in self._volumes:
             volume.check_primary()
+        checks.distinct([(volume.name, volume.primary) for volume in self._volumes])
         self._tape.check()
 
     def foresee(self) -> Forecast:
@@ -269,7 +272,8 @@ class Session:
 
     def _quiesce(self) -> None:
         """Hold the database, innermost its file system. All that is slow is done before the first writer waits."""
-        self._undo.push("split", self._put_back)
+        for volume in self._volumes:
+            self._undo.push(volume.labelled("split"), partial(self._put_back, volume))
         self._prepared = time.monotonic()
         self._window.prepare(self._last_before_window)
         self._undo.push("unquiesce", self._let_go, first=True)
@@ -287,17 +291,16 @@ class Session:
         self._files = self._window.timed("discover", self._databases.discover)
 
     def _prepare(self) -> None:
-        """Freeze the list of files; refuse what is not on the mirrored volume."""
+        """Freeze the list of files; refuse what is not on a mirrored volume."""
         for files in self._databases.together():
             checks.at_one_instant(files, self._frozen)
-        volume = self._volumes[0]
-        if volume.settings.mount:
-            volume.paths = checks.within(volume.settings.mount, self._files)
-        elif self._files:
-            raise QuiesceError("discover", "without `mount` the files' place on the volume is unknown", "Set `mount`.")
+        mounted = [volume for volume in self._volumes if volume.settings.mount]
+        found = checks.within([volume.settings.mount for volume in mounted], self._files)
+        for volume, paths in zip(mounted, found, strict=True):
+            volume.paths = paths
 
     def _split(self) -> None:
-        """Part the mirror from the primary; a split that the watchdog overtook is no copy."""
+        """Part the mirrors from their primaries, all held still; a split that the watchdog overtook is no copy."""
         for volume in self._volumes:
             self.result.split_ms += self._window.timed(f"split {volume.name}", volume.split)
 
@@ -308,8 +311,8 @@ class Session:
         self._window.judge()
         self._take_redo()
         self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
-        image = self._volumes[0].image
-        self._write("split", image=image.path, offset=image.offset, databases=self._databases.entries())
+        images = {volume.settings.name: (volume.image.path, volume.image.offset) for volume in self._volumes}
+        self._write("split", images=images, databases=self._databases.entries())
 
     def _take_redo(self) -> None:
         """What the database gives only now; a hot backup state, in which nobody waited, ends with it."""
@@ -338,7 +341,7 @@ class Session:
             self.result.extents += found.extent_count
             self.result.problems += found.problem_count
             for problem in mapping.problems(found):
-                self._note(f"damaged: {problem}")
+                self._note(f"damaged: {volume.prefixed(problem)}")
 
     def _compare(self, before: ExtentMap, after: ExtentMap) -> None:
         try:
@@ -350,27 +353,25 @@ class Session:
 
     def _backup(self) -> None:
         """Write the identified files from the split mirror to tape, and what the database gives only now."""
-        volume = self._volumes[0]
-        source = volume.found
-        assert source is not None
         paths = [os.fsencode(path).strip(b"/") for path in self.job.paths]
         if paths:
-            paths += [path for path in volume.paths if path not in paths]
+            paths = list(dict.fromkeys([*paths, *(path for volume in self._volumes for path in volume.on_tape())]))
         described = session_json(
             [volume.entry() for volume in self._volumes if volume.settings.mount], self._databases.entries()
         )
         self._write("backup", paths=list(map(os.fsdecode, paths)), redo=sorted(self._redo), session=described)
-        window_ms = self.result.window_ms
-        self.result.backup = self._tape.run(
-            source.device,
-            source.map,
-            paths,
-            members(described, self._redo),
-            window_ms,
-            self._confirmed,
-            self._progress,
-            source.verify_unchanged,
-        )
+        parts = [volume.part() for volume in self._volumes]
+        with joined(parts) as source:
+            self.result.backup = self._tape.run(
+                source.device,
+                source.map,
+                paths,
+                members(described, self._redo),
+                self.result.window_ms,
+                self._confirmed,
+                self._progress,
+                partial(verify_unchanged, parts),
+            )
 
     def _progress(self, seen: Mapping[str, Any]) -> None:
         full = seen["ring_fill"] * 2 > seen["ring_blocks"]
@@ -388,9 +389,10 @@ class Session:
     def _cleanup(self) -> None:
         """Rejoin the mirror, copying only what changed."""
         self.result.dirty_bytes = _total(volume.mirror.dirty_bytes() for volume in self._volumes)
-        self._put_back()
+        for volume in self._volumes:
+            self._put_back(volume)
+            self._undo.drop(volume.labelled("split"))
         self.result.resynced_bytes = _total(volume.mirror.resynced_bytes() for volume in self._volumes)
-        self._undo.drop("split")
 
     def _remember(self) -> None:
         """Complete the catalog: how long each phase took, and the window."""
@@ -433,18 +435,18 @@ class Session:
 
     # Undo.
 
-    def _put_back(self) -> None:
-        self._write("rejoin")
+    def _put_back(self, volume: MirroredVolume) -> None:
+        self._write("rejoin", volume=volume.settings.name)
         try:
-            for volume in self._volumes:
-                volume.put_back(self._hold)
+            volume.put_back(partial(self._hold, volume))
         finally:
             self.result.second_window_ms = max((window.milliseconds for window in self._seconds), default=0.0)
-        self._write("rejoined")
+        self._write("rejoined", volume=volume.settings.name)
 
-    def _hold(self) -> Window:
-        """A second, short window round the file system alone, for mirrors that need one to rejoin."""
-        self._seconds.append(short_window(self.job.quiesce, self.job.deadline_ms, self._hush))
+    def _hold(self, volume: MirroredVolume) -> Window:
+        """A second, short window round its file system alone, for mirrors that need one to rejoin."""
+        freezing = checks.freezing(volume.settings.mount, self.job.quiesce)
+        self._seconds.append(short_window(freezing, self.job.deadline_ms, self._hush))
         return self._seconds[-1]
 
     def _take_back(self, failure: BaseException) -> None:
@@ -454,7 +456,8 @@ class Session:
         """
         resumable = self._kept_on_tape and isinstance(failure, TapeError) and not isinstance(failure, EndOfMedium)
         if resumable and isinstance(failure, TapeError):
-            self._undo.drop("split")
+            for volume in self._volumes:
+                self._undo.drop(volume.labelled("split"))
             failure.advice = "The mirror stays split. See to the drive, then run `splitreel resume`, which goes on."
         for volume in self._volumes:
             volume.mirror.close()  # a reply that came too late would be taken for the next one's

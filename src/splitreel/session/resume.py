@@ -4,7 +4,9 @@ What the journal does not vouch for is not believed: a mirror whose split was no
 """
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from splitreel.journal import History, Journal, Running
 from splitreel.session import checks
 from splitreel.session.described import members
 from splitreel.session.image import mapped, opened
+from splitreel.session.joined import joined, verify_unchanged
 from splitreel.session.tape import options_of
 from splitreel.session.window import short_window
 
@@ -72,7 +75,7 @@ def _resume_one(state: Path, history: History) -> Resumed:
 def _release(job: config.Job, history: History, log: Journal, done: Resumed) -> None:
     """The window first, or that of a rejoin, round file systems alone: nothing else matters while a writer waits."""
     window = history.last("quiesce") is not None and history.last("unquiesced") is None
-    rejoining = history.last("rejoin") is not None and history.last("rejoined") is None
+    rejoining = _rejoining(history)
     for quiescer in map(quiesce.create, reversed(job.quiesce)):
         try:
             if (window or (rejoining and quiescer.frozen())) and (found := quiescer.recover()):
@@ -83,22 +86,34 @@ def _release(job: config.Job, history: History, log: Journal, done: Resumed) -> 
         log.write("unquiesced", by="resume")
 
 
+def _rejoining(history: History) -> bool:
+    """It died, or failed, as a mirror rejoined."""
+    return bool(_volumes(history, "rejoin") - _volumes(history, "rejoined"))
+
+
+def _volumes(history: History, event: str) -> set[str]:
+    return {record.get("volume", "") for record in history.records if record["event"] == event}
+
+
 def _put_back(job: config.Job, history: History, log: Journal, done: Resumed) -> None:
-    if history.last("quiesce") is None or history.last("rejoined") is not None:
+    left = [volume for volume in job.mirrored if volume.name not in _volumes(history, "rejoined")]
+    if history.last("quiesce") is None or not left:
         done.lines.append("the mirror was not touched")
         return
-    copy = mirror.create(job.mirror)
-    try:
-        log.write("rejoin", by="resume")
-        done.lines.append(_rejoin(copy, job, trusted=history.last("split") is not None))
-        log.write("rejoined", by="resume")
-    except SplitreelError as failure:
-        done.failures.append(failure)
-    finally:
-        copy.close()
+    for volume in left:
+        copy = mirror.create(volume.mirror)
+        try:
+            log.write("rejoin", by="resume", volume=volume.name)
+            line = _rejoin(copy, volume, job, trusted=history.last("split") is not None)
+            done.lines.append(f"{volume.prefix}: {line}" if volume.prefix else line)
+            log.write("rejoined", by="resume", volume=volume.name)
+        except SplitreelError as failure:
+            done.failures.append(failure)
+        finally:
+            copy.close()
 
 
-def _rejoin(copy: mirror.Mirror, job: config.Job, *, trusted: bool) -> str:
+def _rejoin(copy: mirror.Mirror, volume: config.Volume, job: config.Job, *, trusted: bool) -> str:
     found = copy.state()
     if found == "split" and not trusted:
         copy.forget()
@@ -106,7 +121,7 @@ def _rejoin(copy: mirror.Mirror, job: config.Job, *, trusted: bool) -> str:
         return "whether the mirror was split in good order is not known: it is being copied in full"
     if found in ("split", "rejoining", "unknown"):
         dirty = copy.dirty_bytes()
-        copy.rejoin(lambda: short_window(job.quiesce, job.deadline_ms))
+        copy.rejoin(lambda: short_window(checks.freezing(volume.mount, job.quiesce), job.deadline_ms))
         return "the mirror was split; it has rejoined" + (f", {dirty} bytes had changed" if dirty is not None else "")
     copy.establish()
     return "the mirror was not split" if found == "in-sync" else "the mirror is being copied in full"
@@ -139,33 +154,44 @@ def _finish(
 ) -> None:
     if begun["redo"]:
         raise SplitreelError("resuming a backup", "what the database gave at its end died with the session")
-    copy = mirror.create(job.mirror)
-    try:
-        if copy.state() not in ("split", "unknown") and job.mirror["type"] != "static":
-            raise SplitreelError("resuming a backup", "the mirror is no longer split")
-    finally:
-        copy.close()
-    mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
-    frozen = checks.is_frozen(job.mount, mounts)
-    image = mirror.SplitImage(split["image"], split["offset"])
-    (volume,) = job.mirrored
-    with opened(image, volume) as devices, ResumedBackup(options_of(job), state) as backup:
+    for volume in job.mirrored:
+        _require_split(volume)
+    with ExitStack() as held:
+        backup = held.enter_context(ResumedBackup(options_of(job), state))
         kept = backup.find(confirmed["backup"])
-        source = mapped(image, devices, volume, frozen=frozen)
-        paths = [os.fsencode(path) for path in begun["paths"]]
+        parts = [(volume.prefix, _mapped(volume, job, split, held)) for volume in job.mirrored]
+        source = held.enter_context(joined(parts))
         result = backup.resume(
             source.device,
             source.map,
-            paths,
+            [os.fsencode(path) for path in begun["paths"]],
             lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts),
-            source.verify_unchanged,
+            partial(verify_unchanged, parts),
             members(begun.get("session"), {}),
         )
+        damaged = mapping.problems(source.map)
     more = result.segments - kept
     done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
-    done.lines += [f"damaged: {problem}" for problem in mapping.problems(source.map)]
+    done.lines += [f"damaged: {problem}" for problem in damaged]
     done.lines += [f"left out: {path.decode('utf-8', 'backslashreplace')}: {why}" for path, why in result.left_out]
     done.is_partial = bool(result.problems or result.left_out)
+
+
+def _require_split(volume: config.Volume) -> None:
+    copy = mirror.create(volume.mirror)
+    try:
+        if copy.state() not in ("split", "unknown") and volume.mirror["type"] != "static":
+            raise SplitreelError("resuming a backup", f"the mirror {copy.name} is no longer split")
+    finally:
+        copy.close()
+
+
+def _mapped(volume: config.Volume, job: config.Job, split: Facts, held: ExitStack) -> mapping.Mapped:
+    """The split mirror as the journal says where it is, mapped again; open as long as ``held``."""
+    mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
+    image = mirror.SplitImage(*split["images"][volume.name])
+    devices = held.enter_context(opened(image, volume))
+    return mapped(image, devices, volume, frozen=checks.is_frozen(volume.mount, mounts))
 
 
 def _mark_incomplete(job: config.Job, state: Path) -> None:
