@@ -52,6 +52,7 @@ class Bench(Protocol):
 
 # name -> (module, class); whether the copy goes on to the end of the redo, beyond the split, is the class's REDO_MODES
 DATABASES: dict[str, tuple[str, str]] = {
+    "mariadb": ("tests.sessions.mariadb", "MariadbBench"),
     "postgresql": ("tests.sessions.postgresql", "PostgresqlBench"),
     "sqlite": ("tests.sessions.sqlite", "SqliteBench"),
 }
