@@ -14,7 +14,6 @@ from .machine import GuestError
 GUEST = Path(__file__).with_name("guest")
 FILES = sorted(path.name for path in GUEST.glob("test_*.py"))
 LIMIT_SECONDS = 1500
-CONSOLE_LINES = 150
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def test_in_guest(file: str, boot: Boot) -> None:
     for result in results:
         print(f"{result.outcome} {result.name} ({result.seconds:.1f} s)")
     if failed or not results or boot.failure:
-        console = "\n".join(boot.console[-CONSOLE_LINES:])
+        console = "\n".join(boot.console[-testrun.CONSOLE_LINES :])
         told = "\n\n".join(f"--- {result.name} ---\n{result.text}" for result in failed)
         why = boot.failure or ("" if results else "the guest told nothing of this file")
         pytest.fail(f"{file} in the guest: {why}\n{told}\n--- console ---\n{console}", pytrace=False)

@@ -15,6 +15,7 @@ from .machine import ROOT, Machine
 DISKS = 4
 DISK_BYTES = 256 << 20
 RESULTS = "results.xml"
+CONSOLE_LINES = 150  # of a console that are shown of a failure
 IN_GUEST = "SPLITREEL_GUEST"
 PASSED_ON = ("CI", "SPLITREEL_SELFTEST")
 
@@ -34,12 +35,18 @@ def machine(
     folder: Path, arguments: Sequence[str], listener: Callable[[str], None] | None = None, disks: int = DISKS
 ) -> Machine:
     """A machine, not started, with empty disks, that runs pytest with these arguments; its folder has the results."""
+    images = disk_images(folder, disks)
+    return Machine(folder, command(arguments), disks=images, environment=environment(), listener=listener)
+
+
+def disk_images(folder: Path, count: int) -> list[Path]:
+    """Empty disks, as sparse files."""
     folder.mkdir(parents=True, exist_ok=True)
-    images = [folder / f"disk{number}" for number in range(1, disks + 1)]
+    images = [folder / f"disk{number}" for number in range(1, count + 1)]
     for image in images:
         with image.open("wb") as file:
             file.truncate(DISK_BYTES)
-    return Machine(folder, command(arguments), disks=images, environment=environment(), listener=listener)
+    return images
 
 
 def command(arguments: Sequence[str]) -> list[str]:

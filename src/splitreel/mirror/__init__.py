@@ -85,6 +85,7 @@ TYPES: dict[str, tuple[str, str]] = {
     "command": ("splitreel.mirror.command", "CommandMirror"),
     "md": ("splitreel.mirror.md", "MdMirror"),
     "reflink": ("splitreel.mirror.reflink", "ReflinkMirror"),
+    "lvm": ("splitreel.mirror.lvm", "LvmMirror"),
     "static": ("splitreel.mirror.static", "StaticMirror"),
 }
 

@@ -1,17 +1,10 @@
-"""command drives a mirror by a site's own scripts: an array's, LVM's, md's. It knows only their outcome.
+"""command drives a mirror by a site's own scripts: an array's, say. It knows only their outcome.
 
 Contract: each command ends with status 0 and prints nothing but lines that begin with ``#INFO``. ``{image}`` in a
 command is replaced by the image's path. ``split`` runs inside the window. Without ``in_sync`` the mirror counts as in
 sync when ``establish`` has returned. ``dirty`` prints a number of bytes. ``rejoin`` must be harmless when the mirror is
-not split: after a crash nobody may know. Templates, for LVM and for md:
-
-    [job.NAME.mirror]
-    type = "command"
-    image = "/dev/mapper/vg-data_rimage_1"
-    establish = "true"
-    in_sync = "/usr/local/sbin/lvm-in-sync vg/data"      # status 0 when copy_percent is 100.00, else 1
-    split = "/usr/local/sbin/lvm-split vg/data"   # lvconvert -y --splitmirrors 1 --trackchanges; blockdev --setro
-    rejoin = "/usr/local/sbin/lvm-merge vg/data_rimage_1"    # lvconvert -y --merge; returns when in sync
+not split: after a crash nobody may know. LVM's raid1 is no case for it: a leg that lvconvert alone merges may keep old
+data (see lvm and dmraid). A template, for md:
 
     [job.NAME.mirror]
     type = "command"

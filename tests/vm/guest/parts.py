@@ -1,6 +1,7 @@
 """parts is what the guest's tests share: programs run, disks found and cleared. It runs in the guest alone."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ..machine import DISK_SERIAL
 
 PROGRAM_SECONDS = 120.0
+SPLITREEL = (sys.executable, "-m", "splitreel")
 
 
 def run(*command: str, seconds: float = PROGRAM_SECONDS) -> str:
@@ -29,16 +31,18 @@ def run(*command: str, seconds: float = PROGRAM_SECONDS) -> str:
 
 
 def disks(count: int) -> list[str]:
-    """The machine's own empty disks, their signatures wiped; no device without their serial is touched."""
-    found = [
-        f"/dev/{block.name}"
-        for block in sorted(Path("/sys/block").iterdir())
-        if (block / "serial").exists() and (block / "serial").read_text().startswith(DISK_SERIAL)
-    ]
+    """That many of the machine's own disks, their signatures wiped."""
+    found = own_disks()
     assert len(found) >= count, f"{count} disks are needed, found {found}"
     for disk in found[:count]:
         run("wipefs", "--all", "--quiet", disk)
     return found[:count]
+
+
+def own_disks() -> list[str]:
+    """The machine's own disks, in their order; no device without their serial is ever touched."""
+    blocks = [block for block in sorted(Path("/sys/block").iterdir()) if (block / "serial").exists()]
+    return [f"/dev/{block.name}" for block in blocks if (block / "serial").read_text().startswith(DISK_SERIAL)]
 
 
 def wait_until(reached: Callable[[], bool], what: str, seconds: float = PROGRAM_SECONDS) -> None:
