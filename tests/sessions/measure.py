@@ -69,17 +69,21 @@ class Timed(Session):
         self.entered["end"] = time.monotonic_ns()
 
 
-def run_session(bench: Bench, held: Volume, folder: Path, measured: Measured) -> tuple[int, int]:
-    """One session to ``folder``/tape; returns the bounds in time of what its copy must hold."""
-    mount = held.mount_point
-    job = {
+def job_table(bench: Bench, held: Volume, folder: Path, order: str) -> dict[str, Any]:
+    """The configuration of a session on a bench; its state is ``folder``/state."""
+    (folder / "state").mkdir(exist_ok=True)
+    return {
         "tape": f"file:{folder}/tape",
         "mirror": held.settings(),
-        "quiesce": [*bench.quiescers(), {"type": "fsfreeze", "mount": mount}],
-        "order": measured.order,
+        "quiesce": [*bench.quiescers(), {"type": "fsfreeze", "mount": held.mount_point}],
+        "order": order,
         "overwrite": True,
     }
-    (folder / "state").mkdir(exist_ok=True)
+
+
+def run_session(bench: Bench, held: Volume, folder: Path, measured: Measured) -> tuple[int, int]:
+    """One session to ``folder``/tape; returns the bounds in time of what its copy must hold."""
+    job = job_table(bench, held, folder, measured.order)
     time.sleep(1.0)
     session = Timed(config.parse({"job": {"bench": job}}).job(), folder / "state", lambda _: None)
     begun = time.monotonic_ns()

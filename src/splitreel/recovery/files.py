@@ -78,11 +78,6 @@ def remove_all(paths: Iterable[Path]) -> int:
     return sum(remove(path) for path in paths)
 
 
-def empty(directory: Path) -> int:
-    """Remove all that is in a directory, if it is one; how many entries."""
-    return remove_all(list(directory.iterdir())) if is_directory(directory) else 0
-
-
 def write(path: Path, content: bytes, owner: Owner | None, mode: int = 0o600) -> None:
     """A new file in place of whatever has that name."""
     remove(path)

@@ -80,7 +80,8 @@ class PostgresqlRecovery:
         signals = [name for name in ("standby.signal", "recovery.signal") if files.is_file(data / name)]
         files.remove_all(data / name for name in STALE)
         for name in EMPTIED:
-            files.empty(data / name)
+            if os.path.lexists(data / name):
+                files.make_directory(data / name, layout.owner)
         for place in [data, *(layout.places[place] for place in self._outer(layout))]:
             _remove_temporary(place)
         return [f"{name} was removed: it starts as a primary" for name in signals]
@@ -162,6 +163,7 @@ def _configuration(facts: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(stated, dict) or not all(isinstance(content, str) for content in stated.values()):
         raise IntegrityError("reading session.json", "its configuration is malformed")
     names = {os.path.normpath(f"/{name}").lstrip("/"): content for name, content in stated.items()}
-    if not all(name and "\0" not in name for name in names):
+    parents = {str(parent) for name in names for parent in Path(name).parents}
+    if not all(name and "\0" not in name for name in names) or parents & names.keys():
         raise IntegrityError("reading session.json", "its configuration is malformed")
     return names

@@ -14,7 +14,7 @@ from typing import Any
 
 from splitreel import recovery
 from splitreel.drive import Drive
-from splitreel.errors import IntegrityError, NotFound, UsageError
+from splitreel.errors import IntegrityError, NotFound, SplitreelError, UsageError
 from splitreel.reading import check_identity, label_of, walk_closing
 from splitreel.reading.segment import REDO, Report
 from splitreel.recovery import Layout, Owner, Piece, Recovery, files
@@ -98,6 +98,9 @@ def restore_database(
         if given is not None:
             for place in places.values():
                 files.give_tree(place, given)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SplitreelError(f"laying out {directory}", why, "Make room there, then restore again.") from error
     finally:
         files.remove_all([stage, *(place / STAGE for place in wishes.places.values())])
     return Restored(facts, one, layout, outcome, notes)
