@@ -26,7 +26,7 @@ from tests.support import keep_mounts_private
 
 PHASES = phase_order("premapped", "after-split")
 SIGNALS = ("SIGKILL", "SIGSTOP")
-DEADLINE_MS = 3000
+DEADLINE_MS = 5000
 DYING = """
 import json, os, signal, sys, time
 from pathlib import Path
