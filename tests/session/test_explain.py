@@ -15,8 +15,8 @@ from splitreel.errors import NotReady
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.session import explain
 from splitreel.session.explain import Explainer
-from splitreel.session.phases import phase_order
 from splitreel.session.rehearse import Rehearsal
+from splitreel.session.result import phase_order
 from tests.session.parts import job_of
 
 Told = list[tuple[str, str, float]]

@@ -16,8 +16,8 @@ from splitreel.errors import BudgetExceeded, BudgetUnknown, QuiesceError, Splitr
 from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.runs import Run
 from splitreel.session.forecast import NEEDED, settings_of
-from splitreel.session.phases import phase_order
 from splitreel.session.rehearse import Rehearsal
+from splitreel.session.result import phase_order
 from tests.session.parts import KeepingSession, job_of
 from tests.volumes import writes_within
 

@@ -64,7 +64,8 @@ def _job_findings(path: str, name: str | None, state: Path) -> list[Finding]:
         try:
             journal.require_ended(state, job.name)
             costs = session.examine(job, state)
-            findings.append(Finding(f"job {job.name}", "ok", "drive, tape, mirror and database are ready"))
+            mirrors = "mirror" if len(costs) == 1 else f"{len(costs)} mirrors"
+            findings.append(Finding(f"job {job.name}", "ok", f"drive, tape, {mirrors} and database are ready"))
             findings += [Finding(f"job {job.name}", "ok", cost) for cost in costs]
         except errors.SplitreelError as error:
             findings.append(Finding(f"job {job.name}", "bad", str(error), error.advice))

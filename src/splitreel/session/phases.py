@@ -14,77 +14,27 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from splitreel import config, mapping, quiesce
-from splitreel.backup import Result
 from splitreel.core.extent import ExtentMap
 from splitreel.errors import EndOfMedium, IntegrityError, MapError, SplitreelError, TapeError
 from splitreel.journal import Journal
-from splitreel.runs import Run
 from splitreel.session import checks, history
 from splitreel.session.described import Databases, Redo, members, session_json
 from splitreel.session.explain import PLAIN, Explainer
-from splitreel.session.forecast import Forecast, require, settings_of
+from splitreel.session.forecast import Forecast, require
 from splitreel.session.joined import joined, verify_unchanged
 from splitreel.session.mirrored import MirroredVolume
+from splitreel.session.result import Phase, SessionResult, phase_order
 from splitreel.session.tape import Tape
 from splitreel.session.undo import UndoStack
 from splitreel.session.window import Window, short_window
 
-_BEFORE = ("quiesce", "discover", "prepare")
+MOST_KEPT = 100_000  # bytes of paths in the journal: one whose line is too long cannot be read again
 Report = Callable[[Mapping[str, Any]], None]
-
-
-def phase_order(order: str, unquiesce: str) -> tuple[str, ...]:
-    """The ten phases in the order in which they run."""
-    released = ("unquiesce", "check") if unquiesce == "after-split" else ("check", "unquiesce")
-    if order == "conventional":
-        middle: tuple[str, ...] = (*_BEFORE, "map", "split", *released)
-    elif order == "postsplit":
-        late = ("unquiesce", "map", "check") if unquiesce == "after-split" else ("map", "check", "unquiesce")
-        middle = (*_BEFORE, "split", *late)
-    else:
-        middle = ("map", *_BEFORE, "split", *released)
-    return ("establish", *middle, "backup", "cleanup")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A phase that ended; ``start`` in seconds since the session began."""
-
-    name: str
-    start: float
-    seconds: float
-
-
-@dataclass
-class SessionResult:
-    """What a session did. ``window_ns`` is CLOCK_MONOTONIC, comparable with other processes of this boot.
-
-    ``predicted_ms``: what past runs said that a window of this one would be at most; None when they were too few.
-    """
-
-    job: str
-    started: float
-    phases: list[Phase] = field(default_factory=list)
-    window_ms: float = 0.0
-    window_ns: tuple[int, int] = (0, 0)
-    split_ms: float = 0.0
-    second_window_ms: float = 0.0
-    predicted_ms: float | None = None
-    hot_backup_ms: float = 0.0
-    files: int = 0
-    extents: int = 0
-    problems: int = 0
-    changes: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    dirty_bytes: int | None = None
-    resynced_bytes: int | None = None
-    backup: Result | None = None
 
 
 def run(
@@ -172,7 +122,7 @@ class Session:
                     self._run_phase(name, step)
             self._remember()
             self._keep_run("")
-            self._journal.end("done", backup=self._outcome_id())
+            self._journal.end("done", backup=self.result.backup_id)
         except BaseException as failure:
             self._take_back(failure)
             raise
@@ -312,7 +262,7 @@ class Session:
         self._take_redo()
         self._write("unquiesced", window_ms=self.result.window_ms, split_ms=self.result.split_ms)
         images = {volume.settings.name: (volume.image.path, volume.image.offset) for volume in self._volumes}
-        self._write("split", images=images, databases=self._databases.entries())
+        self._write("split", images=images)
 
     def _take_redo(self) -> None:
         """What the database gives only now; a hot backup state, in which nobody waited, ends with it."""
@@ -359,7 +309,8 @@ class Session:
         described = session_json(
             [volume.entry() for volume in self._volumes if volume.settings.mount], self._databases.entries()
         )
-        self._write("backup", paths=list(map(os.fsdecode, paths)), redo=sorted(self._redo), session=described)
+        kept = [os.fsdecode(path) for path in paths] if sum(map(len, paths)) <= MOST_KEPT else None
+        self._write("backup", paths=kept, redo=sorted(self._redo), session=described)
         parts = [volume.part() for volume in self._volumes]
         with joined(parts) as source:
             self.result.backup = self._tape.run(
@@ -406,30 +357,9 @@ class Session:
 
     def _keep_run(self, error: str) -> None:
         """The window, whatever became of it, counts for the next one's prediction."""
-        if not self._window.was_opened:
-            return
-        done, windows = self.result, [self._window, *self._seconds]
-        run = Run(
-            job=self.job.name,
-            settings=settings_of(self.job),
-            started=done.started,
-            rehearsal=self.rehearsal,
-            whole=all(window.whole for window in windows),
-            error=error,
-            backup=self._outcome_id(),
-            window_ms=done.window_ms,
-            second_window_ms=done.second_window_ms,
-            hot_backup_ms=done.hot_backup_ms,
-            split_ms=done.split_ms,
-            files=done.files,
-            dirty_bytes=done.dirty_bytes,
-            deadline_ms=self.job.deadline_ms,
-            budget_ms=self.job.window_ms,
-            predicted_ms=done.predicted_ms,
-            stages=history.stages(self._window),
-        )
         try:
-            history.keep(self.state, run)
+            windows = [self._window, *self._seconds]
+            history.keep(self.state, self.job, self.result, windows, rehearsal=self.rehearsal, error=error)
         except SplitreelError as failure:
             self._note(f"this run will not count for the next one's prediction: {failure}")
 
@@ -478,9 +408,6 @@ class Session:
     def _write(self, event: str, **facts: Any) -> None:
         if self._journal is not None and not self._in_window:
             self._journal.write(event, **facts)
-
-    def _outcome_id(self) -> str:
-        return self.result.backup.id if self.result.backup is not None else ""
 
 
 def _total(counts: Iterable[int | None]) -> int | None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from splitreel import config
-from splitreel.session.phases import Report, Session, SessionResult
+from splitreel.session.phases import Report, Session
+from splitreel.session.result import SessionResult
 from splitreel.session.tape import Span, Tape
 
 

@@ -154,6 +154,8 @@ def _finish(
 ) -> None:
     if begun["redo"]:
         raise SplitreelError("resuming a backup", "what the database gave at its end died with the session")
+    if begun["paths"] is None:
+        raise SplitreelError("resuming a backup", "the list of what it was to hold was too long for the journal")
     for volume in job.mirrored:
         _require_split(volume)
     with ExitStack() as held:
