@@ -82,6 +82,7 @@ def test_facts_say_what_a_restore_must_know_and_where_the_binary_log_stood(serve
     found = quiescer.discover()
     quiescer.unquiesce()
     quiescer.close()
+    assert found.together
     assert found.files == (str(server.data),)
     expected = {
         "engine": "mariadb",
@@ -174,17 +175,22 @@ def writing(server: Server) -> Iterator[list[float]]:
         thread.join(30)
 
 
+UPDATE = "update account set amount = amount + sleep(8) where id = 1"
+INSERT = "insert into isam select 1, sleep(8)"
+SEEN, WAITED_FOR = r"has been running", r"max_statement_time exceeded"
+
+
 @pytest.mark.parametrize(
-    ("mode", "statement", "limit"),
+    ("mode", "statement", "limit", "told"),
     [
-        ("ftwrl", "update account set amount = amount + sleep(8) where id = 1", 0.2),  # seen before, and refused
-        ("ftwrl", "update account set amount = amount + sleep(8) where id = 1", 60.0),  # not looked for, but waited for
-        ("backup-stage", "insert into isam select 1, sleep(8)", 0.2),
-        ("backup-stage", "insert into isam select 1, sleep(8)", 60.0),
+        ("ftwrl", UPDATE, 0.2, SEEN),
+        ("ftwrl", UPDATE, 60.0, WAITED_FOR),
+        ("backup-stage", INSERT, 0.2, SEEN),
+        ("backup-stage", INSERT, 60.0, WAITED_FOR),
     ],
 )
 def test_a_running_change_makes_it_refuse_within_the_bound_while_others_write(
-    server: Server, mode: str, statement: str, limit: float
+    server: Server, mode: str, statement: str, limit: float, told: str
 ) -> None:
     runner = Client(server)
     quiescer = quiescer_of(server, mode=mode, lock_wait_s=BOUND_SECONDS, statement_limit_s=limit, quiet_timeout_s=0)
@@ -193,7 +199,7 @@ def test_a_running_change_makes_it_refuse_within_the_bound_while_others_write(
         number = wait_until(lambda: running(server, "sleep(8)"))
         try:
             start = time.monotonic()
-            with pytest.raises(QuiesceError, match=r"has been running|max_statement_time exceeded"):
+            with pytest.raises(QuiesceError, match=told):
                 quiescer.prepare()
                 quiescer.quiesce()
             took = time.monotonic() - start
@@ -218,8 +224,14 @@ def test_it_waits_for_a_long_statement_to_end_before_anybody_has_to(server: Serv
     runner.begin("update account set amount = amount + sleep(2) where id = 1")
     time.sleep(0.7)
     quiescer = quiescer_of(server, mode="ftwrl", statement_limit_s=0.2)
+    watcher = threading.Thread(target=lambda: said.append(wait_until(lambda: "UPDATE" in quiescer.waiting)))
+    said: list[bool] = []
+    watcher.start()
     quiescer.prepare()
+    watcher.join()
     assert runner.end()
+    assert quiescer.waiting == ""
+    assert said == [True]
     quiescer.quiesce()
     quiescer.unquiesce()
     quiescer.close()

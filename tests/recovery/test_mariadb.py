@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from splitreel import errors
 from splitreel.__main__ import main
 from splitreel.quiesce.mariadb import Mariadb
-from splitreel.recovery import create, mariadbserver
+from splitreel.recovery import Layout, Owner, create, mariadbserver
 from splitreel.recovery.mariadb import MariadbRecovery
 from tests.mariadb import USER, Server, fill, started
 from tests.recovery.parts import names, session_json, split, to_tape
+from tests.support import need_root
 from tests.volumes import ext4_volume
 
 pytestmark = pytest.mark.root
@@ -205,6 +207,85 @@ def test_what_mariadb_check_says_is_read() -> None:
         "mysql.slow_log\nnote     : The storage engine for the table doesn't support check\n"
     )
     assert mariadbserver.problems(printed) == ["shop.bad: Found wrong record at 0", "shop.bad: Corrupt"]
+
+
+def mysql_layout(folder: Path) -> tuple[dict[str, Any], Layout]:
+    """What a tape may hold of a MySQL server without a binary log."""
+    (folder / "data/mysql").mkdir(parents=True)
+    for name in ("auto.cnf", "master.info", "host.pid"):
+        (folder / "data" / name).touch()
+    (folder / "space").write_bytes(bytes(16384))
+    facts = FACTS | {"engine": "mysql", "version": "8.0.36", "mode": "lock-instance", "innodb_page_size": 16384}
+    facts |= {"innodb_log_file_size": 50331648, "innodb_data_file_path": "ibdata1:12M:autoextend"}
+    facts |= {"spaces": {"ibdata1": "/d/ibdata1"}, "tables": {"shop/far.ibd": "/aside/far.ibd"}}
+    return facts, Layout(folder, {"/d": folder / "data", "/aside/far.ibd": folder / "space"}, folder / "redo")
+
+
+def test_mysql_keeps_its_uuid_and_is_told_to_keep_no_binary_log_where_there_was_none(tmp_path: Path) -> None:
+    facts, layout = mysql_layout(tmp_path)
+    (tmp_path / "data/shop").mkdir()
+
+    notes = create(facts).lay_out(layout)
+
+    assert set(names(tmp_path / "data")) == {"auto.cnf", "master.info", "mysql", "shop"}
+    assert names(tmp_path / "data/shop") == ["far.ibd"]
+    assert (tmp_path / "my.cnf").read_text().splitlines() == [
+        "[mysqld]",
+        f'datadir = "{tmp_path}/data"',
+        'innodb_page_size = "16384"',
+        'loose_innodb_log_file_size = "50331648"',
+        'innodb_data_file_path = "ibdata1:12M:autoextend"',
+        "skip_log_bin",
+    ]
+    for words in ("auto.cnf", "replica", "far.ibd was made right before", "--defaults-file"):
+        assert any(words in note for note in notes), (words, notes)
+
+
+def test_a_table_is_not_moved_through_a_link_of_the_tapes(tmp_path: Path) -> None:
+    facts, layout = mysql_layout(tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "data/shop").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(errors.IntegrityError, match=r"schema of shop/far\.ibd"):
+        create(facts).lay_out(layout)
+
+    assert names(tmp_path / "outside") == []
+
+
+SERVER = """#!/bin/sh
+[ "$2" != --version ] || { echo "mysqld  Ver 8.0.36 for Linux on x86_64 (MySQL Community Server - GPL)"; exit; }
+printf '%s\\n' "$@" >"$0.new" && mv "$0.new" "$(dirname "$0")/options"
+exec sleep 600
+"""
+CLIENT = """#!/bin/sh
+[ -e "$(dirname "$0")/options" ] && echo 8.0.36
+"""
+
+
+def test_a_drill_of_mysql_is_a_server_of_its_version_without_network_or_replication(
+    open_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By doubles of its programs, which run as the owner: no MySQL is in Debian."""
+    programs = {"mysqld": SERVER, "mysql": CLIENT, "mysqlcheck": "#!/bin/sh\necho 'a.b OK'\n"}
+    for name, text in programs.items():
+        (open_path / name).write_text(text)
+        (open_path / name).chmod(0o755)
+    need_root()
+    owner = Owner.of("nobody")
+    shutil.chown(open_path, owner.uid)
+    monkeypatch.setenv("PATH", f"{open_path}:/usr/bin:/bin")
+    facts, layout = mysql_layout(open_path)
+
+    found = create(facts).drill(replace(layout, owner=owner), open_path)
+
+    assert (found.version, found.ok, found.checks[0].name) == ("8.0.36", True, "mysqlcheck")
+    options = (open_path / "options").read_text().splitlines()
+    assert options[0] == "--no-defaults"
+    assert {"--skip-networking", "--loose-skip-replica-start", "--skip-log-bin", "--innodb-page-size=16384"} <= {
+        *options
+    }
+    with pytest.raises(errors.SplitreelError, match=r"MySQL 8\.4 is not on this machine"):
+        create(facts | {"version": "8.4.2"}).drill(replace(layout, owner=owner), open_path)
 
 
 def test_leftovers_of_an_alter_are_removed_where_no_start_would_and_only_there(tmp_path: Path) -> None:

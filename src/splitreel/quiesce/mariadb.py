@@ -90,6 +90,7 @@ class Mariadb:
         self._places = mariadb_places.Places("")
         self._facts: dict[str, Any] = {}
         self._writes_late = False
+        self.waiting = ""
         self._held = False
         self._lost = ""
 
@@ -108,7 +109,9 @@ class Mariadb:
         for setting in mariadb_locks.bounds(self._server, self._lock_wait_s):
             self._ask(setting)
         for statement in self._locks.early:
+            self.waiting = statement.upper()
             self._ask(statement, self._lock_wait_s + SLACK_SECONDS)
+        self.waiting = ""
 
     def releases(self) -> list[Release]:
         """The end of the client: the server drops the locks of a connection that is gone."""
@@ -137,9 +140,12 @@ class Mariadb:
         return since
 
     def discover(self) -> Discovery:
-        """The server's directories and files, as they were told before; binary logs as they are."""
+        """The server's directories and files, as they were told before; binary logs as they are.
+
+        One instant in every mode: InnoDB goes on writing pages under its locks, and recovers only with the log to them.
+        """
         self._facts["logs"] = self._places.log_files()
-        return Discovery(self._places.all(), self._facts)
+        return Discovery(self._places.all(), self._facts, together=True)
 
     def unquiesce(self) -> None:
         """Give the locks back; without an answer the client is ended instead, and ``redo`` says so."""
@@ -187,6 +193,7 @@ class Mariadb:
 
     def close(self) -> None:
         """End the connection, and with it whatever it holds."""
+        self.waiting = ""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -211,6 +218,7 @@ class Mariadb:
 
     def _survey(self) -> None:
         """Version, mode, tables, places."""
+        self.waiting = "the server's answers about its tables and files"
         engine, version = self._open()
         if engine != self.engine:
             text = self._facts["version"]

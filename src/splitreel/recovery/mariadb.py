@@ -32,6 +32,7 @@ FOLDERS = frozenset(
     )
 )
 NUMBERS = ("innodb_page_size", "innodb_log_file_size", "lower_case_table_names", "server_id")
+LOOSE = frozenset(("innodb_log_file_size", "innodb_doublewrite_dir", "aria_log_dir_path"))  # not all versions know them
 SPACE = re.compile(r"([^:;]+)((?::\d+[KMG]?)?(?::autoextend(?::max:\d+[KMG]?)?)?)", re.IGNORECASE)
 LOGS = {"log_bin": "log_bin_basename", "relay_log": "relay_log_basename"}
 
@@ -103,7 +104,9 @@ class MariadbRecovery:
             if not _within(base, self._server.data):
                 self._rewrite_index(setting, layout)
         settings = self.settings(layout)
-        text = "".join(name if value is None else f"{name} = {_quoted(value)}\n" for name, value in settings.items())
+        text = "".join(
+            f"{name}\n" if value is None else f"{name} = {_quoted(value)}\n" for name, value in settings.items()
+        )
         files.write(layout.directory / OPTIONS, f"[mysqld]\n{text}".encode(), layout.owner, 0o640)
         files.remove_all([layout.directory / "tables"])
         _give_parents(layout)
@@ -122,8 +125,8 @@ class MariadbRecovery:
         """What a server of this data must be started with; None is an option without a value."""
         server = self._server
         found: dict[str, str | None] = {"datadir": str(layout.places[server.data].absolute())}
-        found |= {name: str(value) for name, value in server.numbers.items()}
-        found |= {name: str(self._now(path, layout)) for name, path in server.folders.items()}
+        found |= {_loose(name): str(value) for name, value in server.numbers.items()}
+        found |= {_loose(name): str(self._now(path, layout)) for name, path in server.folders.items()}
         if server.spaces:
             places = [self._space(path, layout) for path, _ in server.spaces]
             ends = [end for _, end in server.spaces]
@@ -262,6 +265,10 @@ def _logs(facts: Mapping[str, Any]) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def _name(path: str) -> str:
     return os.path.basename(path)  # noqa: PTH119 (a text on both sides, and Path("x/") has another name)
+
+
+def _loose(name: str) -> str:
+    return f"loose_{name}" if name in LOOSE else name
 
 
 def _within(path: str, folder: str) -> bool:

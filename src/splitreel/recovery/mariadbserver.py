@@ -29,7 +29,6 @@ CLIENTS = {"mariadb": ("mariadb", "mysql"), "mysql": ("mysql", "mariadb")}
 CHECKERS = {"mariadb": ("mariadb-check", "mysqlcheck"), "mysql": ("mysqlcheck", "mariadb-check")}
 OFF_PATH = "/usr/sbin:/usr/local/sbin:/usr/libexec"
 # "loose": what another version does not know is passed over
-LOOSE = frozenset(("innodb_log_file_size", "innodb_doublewrite_dir", "aria_log_dir_path"))
 FIXED = (
     *("--skip-networking", "--skip-grant-tables", "--loose-skip-slave-start", "--loose-skip-replica-start"),
     *("--loose-event-scheduler=DISABLED", "--loose-mysqlx=OFF", "--skip-name-resolve"),
@@ -180,8 +179,7 @@ def problems(printed: str) -> list[str]:
 
 
 def _option(name: str, value: str | None) -> str:
-    loose = "loose-" if name in LOOSE else ""
-    return f"--{loose}{name.replace('_', '-')}" + ("" if value is None else f"={value}")
+    return f"--{name.replace('_', '-')}" + ("" if value is None else f"={value}")
 
 
 def _program(names: tuple[str, ...]) -> str:
