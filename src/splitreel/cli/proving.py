@@ -11,11 +11,11 @@ from splitreel.cli.backups import terminate_like_interrupt
 from splitreel.drive.address import FORMS
 from splitreel.prove.finding import KINDS
 from splitreel.prove.proof import Options, Proof, Proved
-from splitreel.prove.run import prove
+from splitreel.prove.run import PASSABLE, prove
 from splitreel.state import state_directory
 
 EPILOG = f"""Writers stamp files in a directory of their own on the job's volume, and rows in a table of their own in
-its SQLite database, while session after session runs; what each tape holds of them is restored and examined. The
+its databases, while session after session runs; what each tape holds of them is restored and examined. The
 job's tape is written over and over: it must be blank or allowed to be overwritten, or name another with --tape.
 {FORMS}."""
 LISTED = 20
@@ -48,6 +48,7 @@ def run_prove(args: argparse.Namespace) -> int:
     job = config.load(args.config).job(args.job)
     options = Options(args.seconds, args.writers, args.tape, not args.no_rows)
     scratch = Path(tempfile.mkdtemp(prefix="splitreel-prove-", dir=args.scratch))
+    scratch.chmod(PASSABLE)
     kept = ""
     try:
         with terminate_like_interrupt():

@@ -102,7 +102,12 @@ class Table(Protocol):
 
 
 # type of a quiescer -> (module, class)
-TABLES: dict[str, tuple[str, str]] = {"sqlite": ("splitreel.prove.sqliterows", "SqliteTable")}
+TABLES: dict[str, tuple[str, str]] = {
+    "sqlite": ("splitreel.prove.sqliterows", "SqliteTable"),
+    "postgresql": ("splitreel.prove.serverrows", "PostgresqlTable"),
+    "mariadb": ("splitreel.prove.serverrows", "MariadbTable"),
+    "mysql": ("splitreel.prove.serverrows", "MysqlTable"),
+}
 
 
 def table(settings: Mapping[str, Any]) -> Table:

@@ -15,7 +15,7 @@ from typing import Any
 
 from splitreel import config, quiesce, session
 from splitreel.drive import open_drive
-from splitreel.errors import SplitreelError, UsageError
+from splitreel.errors import IntegrityError, SplitreelError, UsageError
 from splitreel.prove import rows
 from splitreel.prove.examine import Examiner, Window
 from splitreel.prove.finding import Finding
@@ -28,6 +28,7 @@ from splitreel.session.checks import is_frozen
 
 ROWS_LIMIT = 1 << 30  # bytes of a database that is restored after every session
 LONGEST_PAUSE_S = 1.0
+PASSABLE = 0o711  # for the user as whom a restored database is started
 
 
 def prove(
@@ -117,9 +118,14 @@ class _Run:
     def _examine(self, stamping: Stamping, window: Window, released: int, proved: Proved) -> None:
         """Restore what was stamped, and compare; a copy with violations is kept, the first one."""
         place = self.scratch / f"restored-{proved.session}"
+        place.mkdir(mode=PASSABLE)
         self._examine_files(stamping, place / "files", window, proved)
         for index, table in enumerate(stamping.tables):
-            copy = table.read(self.tape, place / f"database-{index}", self.places.on_tape)
+            try:
+                copy = table.read(self.tape, place / f"database-{index}", self.places.on_tape)
+            except IntegrityError as error:
+                proved.findings.append(Finding("damaged", table.name, str(error)))
+                continue
             limits = table.window(window, released)
             seen = rows.examine(copy, stamping.row_logs[index], ROWS_KEPT, limits)
             proved.rows += seen.rows
@@ -145,14 +151,15 @@ class _Run:
     def _tables(self) -> Sequence[Mapping[str, Any]]:
         """The settings of the job's databases that can be stamped, and are small enough to be restored each time."""
         chosen = []
-        for settings in self.job.quiesce:
-            if settings["type"] not in rows.TABLES:
-                continue
+        known = [settings for settings in self.job.quiesce if settings["type"] in rows.TABLES]
+        for settings in known:
             table = rows.table(settings)
-            if (size := table.size()) > ROWS_LIMIT:
+            if settings["type"] != "sqlite" and len(known) > 1:
+                self.proof.notes.append(f"the job has several databases: no rows were stamped in {table.name}")
+            elif (size := table.size()) > ROWS_LIMIT:
                 note = f"{table.name} has {size >> 20} MiB, more than {ROWS_LIMIT >> 20}: its rows were not stamped"
                 self.proof.notes.append(note)
-                continue
-            chosen.append(settings)
-            self.proof.databases.append(table.name)
+            else:
+                chosen.append(settings)
+                self.proof.databases.append(table.name)
         return chosen

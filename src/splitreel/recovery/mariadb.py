@@ -12,6 +12,7 @@ Sources: MariaDB, "Storage Snapshots and BACKUP STAGE Commands" (what begins wit
 import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,11 @@ class MariadbRecovery:
         """See mariadbserver.drill."""
         server = self._server
         return mariadbserver.drill(server.engine, server.version, self.settings(layout), layout.owner, logs)
+
+    def running(self, layout: Layout, logs: Path) -> AbstractContextManager[mariadbserver.Server]:
+        """See mariadbserver.started."""
+        server = self._server
+        return mariadbserver.started(server.engine, server.version, self.settings(layout), layout.owner, logs)
 
     def settings(self, layout: Layout) -> dict[str, str | None]:
         """What a server of this data must be started with; None is an option without a value."""

@@ -41,6 +41,17 @@ def drill(
     engine: str, version: tuple[int, int], settings: Mapping[str, str | None], owner: Owner | None, logs: Path
 ) -> Drill:
     """Start with these settings, wait for recovery, check every table, stop; see Recovery.drill."""
+    with started(engine, version, settings, owner, logs) as server:
+        told = server.query("select version()")
+        check = server.check(logs)
+    return Drill(told, server.recovery_seconds, (check,))
+
+
+@contextmanager
+def started(
+    engine: str, version: tuple[int, int], settings: Mapping[str, str | None], owner: Owner | None, logs: Path
+) -> Iterator["Server"]:
+    """A throw-away server with these settings, recovered, for as long as the block runs. Raises as Recovery.drill."""
     program = _server(engine, version)
     who = _identity(owner)
     with tempfile.TemporaryDirectory(prefix="splitreel-drill-", dir="/tmp") as made:
@@ -48,9 +59,7 @@ def drill(
         files.give(folder, owner)
         server = Server(engine, [*who, program], settings, folder, logs / f"{engine}.log")
         with server.running():
-            told = server.query("select version()")
-            check = server.check(logs)
-    return Drill(told, server.recovery_seconds, (check,))
+            yield server
 
 
 def _server(engine: str, version: tuple[int, int]) -> str:

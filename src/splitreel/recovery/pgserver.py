@@ -96,6 +96,18 @@ def binaries(major: str) -> Path:
 
 def drill(data: Path, settings: Settings, owner: Owner | None, logs: Path) -> Drill:
     """Start, wait for recovery, check by pg_amcheck, stop, check by pg_checksums; see Recovery.drill."""
+    with started(data, settings, owner, logs) as server:
+        version = server.query("show server_version")
+        checks = _amcheck(server, logs)
+    if settings.checksums:
+        command = [*server.who, str(server.programs / "pg_checksums"), "--check", "-D", str(data)]
+        checks.append(_check("pg_checksums", command, logs))
+    return Drill(version, server.recovery_seconds, tuple(checks))
+
+
+@contextmanager
+def started(data: Path, settings: Settings, owner: Owner | None, logs: Path) -> Iterator["Server"]:
+    """A throw-away server on ``data``, recovered, for as long as the block runs. Raises as Recovery.drill."""
     programs = binaries(settings.major)
     who = _identity(owner)
     with tempfile.TemporaryDirectory(prefix="splitreel-drill-", dir="/tmp") as made:
@@ -103,12 +115,7 @@ def drill(data: Path, settings: Settings, owner: Owner | None, logs: Path) -> Dr
         files.give(folder, owner)
         server = Server(programs, data, folder, who, logs / "postgresql.log", settings.superuser)
         with server.running():
-            version = server.query("show server_version")
-            checks = _amcheck(server, logs)
-    if settings.checksums:
-        command = [*who, str(programs / "pg_checksums"), "--check", "-D", str(data)]
-        checks.append(_check("pg_checksums", command, logs))
-    return Drill(version, server.recovery_seconds, tuple(checks))
+            yield server
 
 
 def _identity(owner: Owner | None) -> list[str]:

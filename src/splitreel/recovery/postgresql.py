@@ -9,6 +9,7 @@ What is removed is what a base backup leaves out (PostgreSQL manual, "Backing Up
 import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ class PostgresqlRecovery:
     def drill(self, layout: Layout, logs: Path) -> Drill:
         """See pgserver.drill."""
         return pgserver.drill(layout.places[self._data], self._settings, layout.owner, logs)
+
+    def running(self, layout: Layout, logs: Path) -> AbstractContextManager[pgserver.Server]:
+        """See pgserver.started."""
+        return pgserver.started(layout.places[self._data], self._settings, layout.owner, logs)
 
     def _is_outer(self, place: str) -> bool:
         """Whether the tape does not hold it with the data directory: it was elsewhere, or mounted there."""
