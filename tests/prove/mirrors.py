@@ -31,17 +31,23 @@ class SnapshotMirror:
         "image": ("path", True),
         "fault": ("text", False),
     }
-    latest: ClassVar["SnapshotMirror"]
+    all_made: ClassVar[list["SnapshotMirror"]] = []
 
     def __init__(self, primary: str, image: str, fault: str = "") -> None:
         self.name = f"snapshot {primary}"
         self._primary, self._image, self._fault = primary, image, fault
         self._state = "in-sync"
         self._before = self._split = np.zeros((0, SECTOR), np.uint8)
-        SnapshotMirror.latest = self
+        SnapshotMirror.all_made.append(self)
 
     def check(self) -> None:
         pass
+
+    def check_primary(self, device: str) -> None:
+        pass
+
+    def cost(self) -> str:
+        return ""
 
     def files(self) -> list[str]:
         return [self._image]
@@ -60,27 +66,32 @@ class SnapshotMirror:
 
     def flush(self) -> None:
         """What a mirror that lags would still have at the split."""
-        if self._fault:
+        if self._fault in SPOIL:
             self._before = self._read()
             time.sleep(MEANWHILE_S)
 
     def split(self) -> SplitImage:
         self._split = self._read()
         self._state = "split"
-        if self._fault and self._fault != "lingering":
+        if self._fault in SPOIL:
             SPOIL[self._fault](self._split, self._before)
         self._split.tofile(self._image)
+        if self._fault == "hesitating":
+            time.sleep(MEANWHILE_S)  # before the next volume's turn
         return SplitImage(self._image)
 
     def after(self) -> None:
         """What a mirror that goes on copying would take in."""
-        if self._fault == "lingering":
+        if self._fault == "lingering" and self._state == "split":
             time.sleep(MEANWHILE_S)
             changed = _changed(self._split, later := self._read())
             self._split[changed] = later[changed]
             self._split.tofile(self._image)
 
     def dirty_bytes(self) -> int | None:
+        return None
+
+    def resynced_bytes(self) -> int | None:
         return None
 
     def rejoin(self, hold: Hold) -> None:
@@ -127,7 +138,8 @@ class Pause:
         return ""
 
     def redo(self) -> dict[str, bytes]:
-        SnapshotMirror.latest.after()
+        for made in SnapshotMirror.all_made:
+            made.after()
         return {}
 
     def close(self) -> None:
@@ -135,7 +147,8 @@ class Pause:
 
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make both known to the configuration."""
+    """Make both known to the configuration, and forget those of earlier sessions."""
+    SnapshotMirror.all_made.clear()
     monkeypatch.setitem(mirror.TYPES, "snapshot", (__name__, "SnapshotMirror"))
     monkeypatch.setitem(quiesce.TYPES, "pause", (__name__, "Pause"))
 

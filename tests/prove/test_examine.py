@@ -113,6 +113,7 @@ def test_a_later_operation_without_an_earlier_one_is_disordered(scene: Scene) ->
     window = int(log["acknowledged_ns"][number - 1]), int(log["begun_ns"][number + 2]) - 1
 
     assert kinds(Examiner(RUN, WRITER, True).examine([before], log, window)) == {"disordered"}
+    assert kinds(Examiner(RUN, WRITER, False).examine([before], log, window)) == {"stale"}
 
 
 def spoil(path: Path, at: int, data: bytes) -> None:

@@ -34,6 +34,26 @@ def proof(volume: Path, folder: Path, fault: str, **changes: Any) -> Proof:
     return prove(job, Options(seconds=0.1, writers=2), state=folder, scratch=folder / "scratch")
 
 
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with ext4_volume(tmp_path_factory.mktemp("prove")) as mount:
+        yield mount
+
+
+def proof_of_two(mounts: list[Path], folder: Path, faults: list[str], frozen: bool = True) -> Proof:
+    """One session on a volume and another, each with its fault."""
+    volumes = []
+    for number, (mount, fault) in enumerate(zip(mounts, faults, strict=True)):
+        settings = {"type": "snapshot", "primary": mirrors.loop_file(mount), "image": str(folder / f"image{number}")}
+        mirror = settings | ({"fault": fault} if fault else {})
+        volumes.append({"name": f"vol{number}", "mirror": mirror, "mount": str(mount)})
+    freezes = [{"type": "fsfreeze", "mount": str(mount)} for mount in mounts if frozen]
+    table = {"tape": f"file:{folder}/t.tap", "volumes": volumes, "quiesce": [{"type": "pause"}, *freezes]}
+    job = config.parse({"job": {"proof": table}}).job()
+    (folder / "scratch").mkdir()
+    return prove(job, Options(seconds=0.1, writers=2), state=folder, scratch=folder / "scratch")
+
+
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     mirrors.register(monkeypatch)
@@ -67,3 +87,27 @@ def test_a_mirror_of_several_instants_is_named(volume: Path, tmp_path: Path, fau
     assert seen.exit_code == 3
     assert seen.record()["proved"] is False
     assert Path(seen.kept).is_dir()
+
+
+def test_two_volumes_held_together_violate_nothing(volume: Path, second: Path, tmp_path: Path) -> None:
+    """However long the second split comes after the first: what a writer does goes from volume to volume in order."""
+    seen = proof_of_two([volume, second], tmp_path, ["hesitating", ""])
+
+    assert (seen.error, seen.violations) == (None, {})
+    assert seen.sessions[0].stamps > 2 * 2048
+
+
+def test_one_volume_of_two_that_is_of_another_instant_is_named(volume: Path, second: Path, tmp_path: Path) -> None:
+    seen = proof_of_two([volume, second], tmp_path, ["", "ignoring"])
+
+    assert seen.error is None
+    assert seen.violations.keys() & {"stale", "lost"}
+
+
+def test_two_volumes_that_are_not_held_are_of_two_instants(volume: Path, second: Path, tmp_path: Path) -> None:
+    """No stamp is late or torn then: it is the order over both that tells."""
+    seen = proof_of_two([volume, second], tmp_path, ["hesitating", ""], frozen=False)
+
+    assert seen.error is None
+    assert not seen.frozen
+    assert seen.violations

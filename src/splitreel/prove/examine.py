@@ -63,8 +63,10 @@ class Examiner:
         acknowledged = log["acknowledged_ns"]
         before = _first(~((acknowledged > 0) & (acknowledged <= opened)))
         begun = _first(log["begun_ns"] > closed)
-        self._model.advance(log, before)
         seen = [self._read(folders[folder_of(file, len(folders))], file) for file in range(len(FILES))]
+        if not self._whole:
+            before = max(before, _implied(log, begun, seen))
+        self._model.advance(log, before)
         best, loose = self._instant(log, begun, seen)
         stamps = sum(int(np.count_nonzero(content.numbers)) for content in best.files)
         found = Examined(stamps, SECTORS * len(FILES) - stamps, best.number, before, begun)
@@ -128,6 +130,12 @@ class Examiner:
         for kind, count in (("late", late), ("torn", torn)):
             if count:
                 yield Finding(kind, f"writer {self._writer}, {path.name}", f"{count} sectors", count)
+
+
+def _implied(log: NDArray[np.void], begun: int, seen: list[_Seen]) -> int:
+    """How many operations must be there because of the latest one that is: it was begun when they were acknowledged."""
+    latest = max(int(one.numbers[one.numbers <= begun].max(initial=0)) for one in seen)
+    return int(log["group"][latest - 1]) - 1 if latest else 0
 
 
 def _first(condition: NDArray[np.bool_]) -> int:

@@ -13,20 +13,12 @@ class Places:
 
     def __init__(self, job: config.Job, run: int, scratch: Path) -> None:
         """Raises UsageError: one cannot be stamped, or ``scratch`` lies on one."""
-        several = len(job.mirrored) > 1
         for volume in job.mirrored:
             _refuse(job, volume)
         keep_apart([("scratch directory", str(scratch))], [volume.mount for volume in job.mirrored])
-        # several volumes lie on tape below directories of their names
-        self._volumes = [
-            (Path(os.path.realpath(volume.mount)), volume.name if several else "") for volume in job.mirrored
-        ]
+        self._volumes = [(Path(os.path.realpath(volume.mount)), volume.prefix) for volume in job.mirrored]
         self.mounts = [mount for mount, _ in self._volumes]
         self.folders = [mount / f"splitreel-prove-{run:016x}" for mount in self.mounts]
-
-    def holds(self, path: Path) -> bool:
-        """Whether it is on one of the volumes."""
-        return any(path.is_relative_to(mount) for mount in self.mounts)
 
     def on_tape(self, path: Path) -> bytes:
         """Where on tape that is which has this path on the primary."""
