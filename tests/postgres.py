@@ -46,11 +46,11 @@ class Server:
         shutil.chown(folder, USER, USER)
         self.conninfo = f"host={folder} dbname=postgres user=postgres"
 
-    def create(self) -> None:
+    def create(self, *options: str | Path) -> None:
         self.data.mkdir()
         shutil.chown(self.data, USER, USER)
         self.data.chmod(0o700)
-        run(self.bin / "initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "--data-checksums", "-N")
+        run(self.bin / "initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "--data-checksums", "-N", *options)
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("listen_addresses = ''\nlogging_collector = off\nwal_keep_size = '256MB'\n")
 
