@@ -58,6 +58,7 @@ VOLUME_KEYS: dict[str, tuple[str, bool]] = {
     "mirror": ("table", True),
     **{key: JOB_KEYS[key] for key in ("mount", "device", "volume", "with", "raw")},
 }
+FREEZES = ("fsfreeze", "guest-agent")  # what holds whole file systems
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -324,9 +325,10 @@ class _Checker:
             self.volume((*place, "volumes", str(index)) if job.volumes else place, volume, job)
         if job.volumes:
             self.together(place, job)
-        kinds = [entry["type"] for entry in job.quiesce]
-        if "fsfreeze" in kinds and kinds[kinds.index("fsfreeze") :] != ["fsfreeze"] * kinds.count("fsfreeze"):
-            self.mistake((*place, "quiesce"), "fsfreeze must come last: nothing can be asked of a database once frozen")
+        freezes = [entry["type"] in FREEZES for entry in job.quiesce]
+        if freezes != sorted(freezes):
+            last = " and ".join(kind for kind in FREEZES if kind in {entry["type"] for entry in job.quiesce})
+            self.mistake((*place, "quiesce"), f"{last} must come last: nothing can be asked of a database once frozen")
 
     def frozen_too(self, place: tuple[str, ...], job: Job) -> None:
         """A mode that lets a server go on writing makes a copy of one instant only with something that freezes."""

@@ -36,12 +36,16 @@ CLOSE_SECONDS = 30.0
 RETRY_SECONDS = 0.02  # a thaw that arrives while FIFREEZE still flushes is refused with EINVAL: it is tried again
 POLL_SECONDS = 0.001
 RUN_SECONDS = 10.0  # for one command; the next one then no longer waits for it
+GUEST_SECONDS = 0.3
 STACK_BYTES = 256 << 10
 
 # What to do: ("kill", pidfd), ("group", fd of a file with the number of a process group to kill, 8 bytes, 0 for none),
-# ("zero", fd of a switch to set to 0), ("thaw", directory fd), ("run", (program, argument...)).
+# ("zero", fd of a switch to set to 0), ("thaw", directory fd), ("guest", fd of a connection to a QEMU guest agent),
+# ("run", (program, argument...)).
 Release = tuple[str, int | tuple[str, ...]]
 
+# The delimiter ends a command that the session may have sent by half.
+GUEST_THAW = b'\xff{"execute": "guest-fsfreeze-thaw"}\n'
 _EXPIRY = struct.Struct("=q")  # CLOCK_MONOTONIC in ns, which all processes share
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from splitreel.watchdog import child; child(sys.argv[2])"
 
@@ -237,9 +241,12 @@ class _Releases:
 
     def __init__(self, releases: Sequence[tuple[str, object]]) -> None:
         threading.stack_size(STACK_BYTES)
-        self._quick = [entry for entry in releases if entry[0] not in ("thaw", "run")]
+        self._quick = [entry for entry in releases if entry[0] not in ("thaw", "guest", "run")]
         self._commands = [what for kind, what in releases if kind == "run" and isinstance(what, list)]
         self._thaws = [_Worker(_thaw_of(what)) for kind, what in releases if kind == "thaw" and isinstance(what, int)]
+        self._guests = [
+            _Worker(_guest_of(what)) for kind, what in releases if kind == "guest" and isinstance(what, int)
+        ]
         self._runner = _Worker(self._run)
 
     def do(self, *, again: bool) -> None:
@@ -247,12 +254,12 @@ class _Releases:
         for kind, what in [] if again else self._quick:
             if isinstance(what, int):
                 _quick(kind, what)
-        for worker in self._thaws if again else [*self._thaws, self._runner]:
+        for worker in self._thaws if again else [*self._thaws, *self._guests, self._runner]:
             worker.ask()
 
     def finish(self) -> None:
         """Wait for what was begun: a thaw as long as its device takes, commands as long as they may."""
-        while not all(worker.idle for worker in (*self._thaws, self._runner)):
+        while not all(worker.idle for worker in (*self._thaws, *self._guests, self._runner)):
             time.sleep(POLL_SECONDS)
 
     def _run(self) -> None:
@@ -270,6 +277,22 @@ def _thaw_of(descriptor: int) -> Callable[[], None]:
     def thaw() -> None:
         with contextlib.suppress(OSError):
             fcntl.ioctl(descriptor, FITHAW, 0)
+
+    return thaw
+
+
+def _guest_of(connection: int) -> Callable[[], None]:
+    """The agent does one command after the other: a thaw that comes during the freeze waits for its turn.
+
+    QEMU may drop what it has not read when the connection ends, hence the wait for an answer, and a little longer: it
+    may be that to the freeze.
+    """
+
+    def thaw() -> None:
+        with contextlib.suppress(OSError):
+            os.write(connection, GUEST_THAW)
+            select.select([connection], [], [], RUN_SECONDS)
+            time.sleep(GUEST_SECONDS)
 
     return thaw
 

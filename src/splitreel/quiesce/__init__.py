@@ -11,7 +11,8 @@ from typing import Any, Protocol, cast
 from splitreel import kinds
 
 # Plain data for the watchdog: ("kill", pidfd), ("group", fd of a file with the number of a process group to kill, 8
-# bytes, 0 for none), ("zero", fd of a switch to set to 0), ("thaw", directory fd), ("run", (program, argument...)).
+# bytes, 0 for none), ("zero", fd of a switch to set to 0), ("thaw", directory fd), ("guest", fd of a connection to a
+# guest agent), ("run", (program, argument...)).
 Release = tuple[str, int | tuple[str, ...]]
 
 
@@ -84,8 +85,14 @@ TYPES: dict[str, tuple[str, str]] = {
     "mariadb": ("splitreel.quiesce.mariadb", "Mariadb"),
     "mysql": ("splitreel.quiesce.mariadb", "Mysql"),
     "fsfreeze": ("splitreel.quiesce.fsfreeze", "FsFreeze"),
+    "guest-agent": ("splitreel.quiesce.guestagent", "GuestAgent"),
     "command": ("splitreel.quiesce.command", "Command"),
 }
+
+
+def holds_volumes(quiescer: Quiescer) -> bool:
+    """Whether it freezes whole file systems: of this machine, or of a guest."""
+    return bool(quiescer.frozen()) or bool(getattr(quiescer, "freezes_guest", False))
 
 
 def keys(kind: str) -> dict[str, tuple[str, bool]]:

@@ -78,7 +78,7 @@ def _release(job: config.Job, history: History, log: Journal, done: Resumed) -> 
     rejoining = _rejoining(history)
     for quiescer in map(quiesce.create, reversed(job.quiesce)):
         try:
-            if (window or (rejoining and quiescer.frozen())) and (found := quiescer.recover()):
+            if (window or (rejoining and quiesce.holds_volumes(quiescer))) and (found := quiescer.recover()):
                 done.lines.append(found)
         except SplitreelError as failure:
             done.failures.append(failure)

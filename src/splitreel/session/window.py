@@ -37,7 +37,7 @@ def short_window(
     Raises:
         QuiesceError: the job freezes none.
     """
-    quiescers = [quiescer for quiescer in map(quiesce.create, settings) if quiescer.frozen()]
+    quiescers = [quiescer for quiescer in map(quiesce.create, settings) if quiesce.holds_volumes(quiescer)]
     if not quiescers:
         raise QuiesceError("rejoin", "this mirror rejoins only under a freeze", "Add an fsfreeze to the job.")
     return Window(quiescers, deadline_ms, hush)
