@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests import ext4_images, trees
 from tests.session.alternate import last_of, writer
 from tests.session.parts import KeepingSession, Kept
 from tests.session.test_described import Described
-from tests.session.test_resume import die_in
+from tests.session.test_resume import ROOT, die_in
 from tests.session.test_tape import PulledSession, restored
 from tests.volumes import mirrored_volume, writes_within
 
@@ -284,6 +286,34 @@ def test_killed_while_both_are_split(pair: list[EmbeddedMirror], state: Path, ph
     assert not done.failures
     assert [line.partition(":")[0] for line in done.lines[-2:]] == list(NAMES)
     assert isinstance(KeepingSession(job_of(pair, "null:"), state, lambda _: None).run().backup, Kept)
+
+
+DIE_BETWEEN = """
+import json, os, signal, sys
+from pathlib import Path
+from splitreel.config import Job
+from splitreel.session.mirrored import MirroredVolume
+from tests.session.parts import KeepingSession
+
+split = MirroredVolume.split
+MirroredVolume.split = lambda volume: (split(volume), os.kill(os.getpid(), signal.SIGKILL))
+KeepingSession(Job(**json.loads(sys.argv[1])), Path(sys.argv[2]), lambda event: None).run()
+"""
+
+
+def test_killed_between_the_two_splits(pair: list[EmbeddedMirror], state: Path) -> None:
+    """Both are frozen, one is split: both are thawed, and what nobody vouches for is copied in full."""
+    command = [sys.executable, "-c", DIE_BETWEEN, json.dumps(job_of(pair, "null:").record()), str(state)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    died = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert all(writes_within(mount, 10) for mount in mounts(pair))
+    assert states(pair) == ["split", "in-sync"]
+    (done,) = resume(state)
+
+    assert not done.failures
+    told = dict(line.split(": ", 1) for line in done.lines[-2:])
+    assert "copied in full" in told["data"] and "was not split" in told["wal"]
 
 
 def test_two_mirrors_of_one_device_are_refused(pair: list[EmbeddedMirror], state: Path) -> None:
