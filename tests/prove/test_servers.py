@@ -83,3 +83,19 @@ def test_a_writer_replaces_its_own_oldest_row(folder: Path) -> None:
         held = server.query(f"select string_agg(number::text, ' ' order by number) from {rows.TABLE}")
 
     assert held == "2 3 4"
+
+
+@pytest.mark.parametrize(
+    ("settings", "instant"),
+    [
+        ({"type": "postgresql"}, (20, 30)),
+        ({"type": "postgresql", "mode": "freeze"}, (10, 20)),
+        ({"type": "mariadb", "mode": "backup-stage"}, (10, 20)),
+        ({"type": "sqlite", "database": "/app.db"}, (10, 20)),
+    ],
+)
+def test_a_hot_backup_is_of_its_stop_and_others_are_of_the_split(
+    settings: dict[str, str], instant: tuple[int, int]
+) -> None:
+    """The window was from 10 to 20, redo had been taken at 30."""
+    assert rows.table(settings).window((10, 20), 30) == instant

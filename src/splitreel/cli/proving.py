@@ -100,7 +100,15 @@ def _verdict(proof: Proof) -> None:
     if proof.kept:
         print(f"  the first copy that was wrong is kept: {proof.kept}")
     print("\n".join(["", *_meaning(proof), ""]))
-    print("PROVED" if facts["proved"] else "NOT PROVED")
+    print(_word(proof))
+
+
+def _word(proof: Proof) -> str:
+    if proof.violations:
+        return "VIOLATED"
+    if proof.error is None:
+        return "PROVED"
+    return f"ENDED EARLY, after {output.count(len(proof.sessions), 'session')} without a violation"
 
 
 def _meaning(proof: Proof) -> list[str]:

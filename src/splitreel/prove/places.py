@@ -7,6 +7,8 @@ from splitreel import config
 from splitreel.errors import UsageError
 from splitreel.session.checks import keep_apart
 
+FOLDER = "splitreel-prove-"
+
 
 class Places:
     """The volumes of ``job``, each with a directory of ours, named after ``run``, which is not made yet."""
@@ -18,7 +20,11 @@ class Places:
         keep_apart([("scratch directory", str(scratch))], [volume.mount for volume in job.mirrored])
         self._volumes = [(Path(os.path.realpath(volume.mount)), volume.prefix) for volume in job.mirrored]
         self.mounts = [mount for mount, _ in self._volumes]
-        self.folders = [mount / f"splitreel-prove-{run:016x}" for mount in self.mounts]
+        self.folders = [mount / f"{FOLDER}{run:016x}" for mount in self.mounts]
+
+    def leftovers(self) -> list[Path]:
+        """Directories of proofs that were killed."""
+        return [path for mount in self.mounts for path in mount.glob(f"{FOLDER}*") if path not in self.folders]
 
     def on_tape(self, path: Path) -> bytes:
         """Where on tape that is which has this path on the primary."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from splitreel import config, quiesce, session
 from splitreel.drive import open_drive
-from splitreel.errors import IntegrityError, SplitreelError, UsageError
+from splitreel.errors import Cancelled, IntegrityError, SplitreelError, UsageError
 from splitreel.prove import rows
 from splitreel.prove.examine import Examiner, Window
 from splitreel.prove.finding import Finding
@@ -65,6 +65,9 @@ class _Run:
         frozen = all(is_frozen(str(mount), mounts) for mount in self.places.mounts)
         self.proof = Proof(job.name, frozen)
         self.tables = self._tables() if options.rows else []
+        self.proof.notes += [
+            f"{path} is of an interrupted proof and can be removed" for path in self.places.leftovers()
+        ]
         self.examiners = {writer: Examiner(self.number, writer, frozen) for writer in range(options.writers)}
         self.last_backup = ""
 
@@ -79,6 +82,9 @@ class _Run:
                     self._session(stamping)
             except SplitreelError as error:
                 proof.error = error
+            except KeyboardInterrupt:
+                # The session has put everything back; what was shown until then is worth a verdict.
+                proof.error = Cancelled("splitreel prove", "interrupted", "What was examined until then counts.")
             proof.stamps_written, proof.rows_written = stamping.stamps(), stamping.commits()
         proof.seconds = time.monotonic() - began
         return proof

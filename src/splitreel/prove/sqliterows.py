@@ -15,7 +15,7 @@ from splitreel.restore import restore
 
 PATIENCE_S = 60.0
 SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS {TABLE}(
+CREATE TABLE {TABLE}(
     writer INTEGER NOT NULL, place INTEGER NOT NULL, number INTEGER NOT NULL, begun_ns INTEGER NOT NULL,
     payload TEXT NOT NULL, crc32c INTEGER NOT NULL, PRIMARY KEY(writer, place)) WITHOUT ROWID
 """
@@ -33,7 +33,8 @@ class SqliteTable:
         return self.database.stat().st_size
 
     def create(self) -> None:
-        """Make it."""
+        """Make it, anew where an interrupted proof left one."""
+        self.drop()
         self._change(SCHEMA)
 
     def drop(self) -> None:
