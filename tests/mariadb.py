@@ -39,6 +39,8 @@ class Server:
         self.data.mkdir()
         shutil.chown(self.data, USER, USER)
         command = ["mariadb-install-db", "--no-defaults", f"--user={USER}", f"--datadir={self.data}", "--skip-test-db"]
+        # its own: a server that starts removes whatever temporary tables there are, another's too
+        command.append(f"--tmpdir={self.folder}")
         command += [option for option in self.options if "-dir" in option or "undo" in option]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -104,7 +104,7 @@ def test_mysql_8_with_other_tables_is_held_by_a_read_lock_too_and_tells_its_posi
 ) -> None:
     double = Double(tmp_path, monkeypatch, "8.0.36", **{"select table_schema": ISAM})
     _, within, facts = window(Mysql(), double)
-    statements = [statement.split("; ")[-1] for statement in within[1:]]
+    statements = [part for statement in within[1:] for part in statement.split("; ") if not part.startswith("set ")]
     assert statements == [
         *("lock instance for backup", FTWRL, "flush no_write_to_binlog engine logs", "show master status"),
         *("unlock tables", "unlock instance"),
@@ -116,8 +116,8 @@ def test_mysql_8_with_other_tables_is_held_by_a_read_lock_too_and_tells_its_posi
 def test_mysql_8_4_is_asked_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     double = Double(tmp_path, monkeypatch, "8.4.3", **{"select table_schema": ISAM})
     _, within, facts = window(Mysql(), double)
-    assert "show binary log status" in within
-    assert "show master status" not in within
+    assert any("show binary log status" in statement for statement in within)
+    assert not any("show master status" in statement for statement in within)
     assert facts["binlog"] == {"file": "binlog.000004", "position": 158, "gtid": ""}
 
 
@@ -149,7 +149,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time_and_its_client_ended(
     quiescer = Mysql(lock_wait_s=0.3)
     quiescer.prepare()
     start = time.monotonic()
-    with pytest.raises(QuiesceError, match="no answer within"):
+    with pytest.raises(QuiesceError, match=r"no answer within 0\.3 s to lock instance for backup"):
         quiescer.quiesce()
     quiescer.unquiesce()
     quiescer.close()

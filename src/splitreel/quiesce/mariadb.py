@@ -19,7 +19,7 @@ from splitreel.quiesce.mariadb_locks import Locks, Server
 from splitreel.quiesce.mysqlclient import Client
 
 ANSWER_SECONDS = 5.0
-SLACK_SECONDS = 0.3  # the server's own limit comes first: its message says what was waited for
+SLACK_SECONDS = 2.0  # where the server ends its waits itself: its message says what was waited for
 POLL_SECONDS = 0.2
 LOG_SECONDS = 2.0
 LOG_POLL_SECONDS = 0.01
@@ -110,7 +110,7 @@ class Mariadb:
             self._ask(setting)
         for statement in self._locks.early:
             self.waiting = statement.upper()
-            self._ask(statement, self._lock_wait_s + SLACK_SECONDS)
+            self._ask(statement, self._lock_wait_s + self._slack())
         self.waiting = ""
 
     def releases(self) -> list[Release]:
@@ -133,10 +133,11 @@ class Mariadb:
         for statement in self._locks.hold:
             left = max(0.001, until - time.monotonic())
             *_, limit = mariadb_locks.bounds(self._server, left)
-            self._ask(f"{limit}; {statement}", left + SLACK_SECONDS)
+            self._ask(f"{limit}; {statement}", left + self._slack())
         if self._locks.commits_held:
-            self._write_log()
-            self._record_position()
+            rows = self._finish()
+            self._await_log()
+            self._record_position(rows)
         return since
 
     def discover(self) -> Discovery:
@@ -202,6 +203,9 @@ class Mariadb:
         if self._client is None:
             raise QuiesceError(self.name, "there is no connection")
         return self._client.ask(statement, seconds or self._timeout_s)
+
+    def _slack(self) -> float:
+        return SLACK_SECONDS if mariadb_locks.ends_waits(self._server) else 0.0
 
     # What is found out before the window.
 
@@ -298,15 +302,12 @@ class Mariadb:
 
     # Within the window.
 
-    def _write_log(self) -> None:
+    def _await_log(self) -> None:
         """InnoDB's log is written out, so that the copy holds all that was acknowledged.
 
         With innodb_flush_log_at_trx_commit = 0 it is written once a second, and MariaDB's FLUSH ENGINE LOGS does
         nothing (measured on 10.11: a copy lacked 74 of 355 acknowledged rows): then that second is waited for.
         """
-        for setting in mariadb_locks.unbound(self._server):
-            self._ask(setting, ANSWER_SECONDS)
-        self._ask("flush no_write_to_binlog engine logs", ANSWER_SECONDS)
         if not self._writes_late:
             return
         until = time.monotonic() + LOG_SECONDS
@@ -324,16 +325,18 @@ class Mariadb:
         found = {name.lower(): int(value) for name, value in told}
         return found.get("innodb_lsn_current", 0), found.get("innodb_lsn_flushed", 0)
 
-    def _record_position(self) -> None:
+    def _finish(self) -> list[list[str]]:
+        """What follows the locks, asked at once: each answer that is waited for is a part of the window."""
+        statements = [*mariadb_locks.unbound(self._server), "flush no_write_to_binlog engine logs"]
+        if self._facts["log_bin"]:
+            statements.append(mariadb_locks.position(self._server))
+            statements += ["select @@global.gtid_binlog_pos"] if self._server.is_mariadb else []
+        return self._ask("; ".join(statements), ANSWER_SECONDS)
+
+    def _record_position(self, rows: list[list[str]]) -> None:
         """Where the binary log ends: exact, since no commit ends now."""
-        if not self._facts["log_bin"]:
-            return
-        rows = self._ask(mariadb_locks.position(self._server), ANSWER_SECONDS)
-        if rows and self._server.is_mariadb:
-            ((gtid,),) = self._ask("select @@global.gtid_binlog_pos", ANSWER_SECONDS)
-        else:
-            gtid = rows[0][4] if rows and len(rows[0]) > 4 else ""
         with contextlib.suppress(IndexError):
+            gtid = rows[1][0] if self._server.is_mariadb else rows[0][4]
             self._facts["binlog"] = {"file": rows[0][0], "position": int(rows[0][1]), "gtid": gtid.replace("\n", "")}
 
 

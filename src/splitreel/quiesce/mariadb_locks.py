@@ -89,15 +89,12 @@ def _best(server: Server) -> str:
 
 def _stages(server: Server) -> Locks:
     """START keeps nobody waiting. FLUSH keeps writers of tables that are not crash-safe waiting (MyISAM, CSV, Aria with
-    TRANSACTIONAL=0), no others: where there are such tables the window begins with it, 10 ms for 1000 of them.
+    TRANSACTIONAL=0), no others, 10 ms for 1000 of them: where there are none it belongs before the window.
+
+    BLOCK_COMMIT goes through the stages that were not asked for: one statement, one limit on its time.
     """
-    early: tuple[str, ...] = ("backup stage start",)
-    hold: tuple[str, ...] = ("backup stage block_ddl", "backup stage block_commit")
-    if server.unsafe:
-        hold = ("backup stage flush", *hold)
-    else:
-        early = (*early, "backup stage flush")
-    return Locks("backup-stage", early, hold, ("backup stage end",), commits_held=True)
+    early = ("backup stage start",) if server.unsafe else ("backup stage start", "backup stage flush")
+    return Locks("backup-stage", early, ("backup stage block_commit",), ("backup stage end",), commits_held=True)
 
 
 def _instance(server: Server) -> Locks:
@@ -136,15 +133,19 @@ def parse_version(text: str) -> tuple[str, tuple[int, ...]]:
     return ("mariadb" if "mariadb" in text.lower() else "mysql"), tuple(map(int, match.groups()))
 
 
+def ends_waits(server: Server) -> bool:
+    """Whether the server itself ends a wait for a lock after a part of a second, by max_statement_time."""
+    return server.is_mariadb and server.version >= FIRST_TIMEOUT
+
+
 def bounds(server: Server, seconds: float) -> Sequence[str]:
     """Settings after which no single lock is waited for longer than ``seconds``; whole ones where it must be so."""
     whole = f"set session lock_wait_timeout = {max(1, -int(-seconds // 1))}"
-    if server.is_mariadb and server.version >= FIRST_TIMEOUT:
+    if ends_waits(server):
         return (whole, f"set session max_statement_time = {max(0.001, seconds):.3f}")
     return (whole,)
 
 
 def unbound(server: Server) -> Sequence[str]:
     """What takes the limit on a statement's time off again."""
-    has_limit = server.is_mariadb and server.version >= FIRST_TIMEOUT
-    return ("set session max_statement_time = 0",) if has_limit else ()
+    return ("set session max_statement_time = 0",) if ends_waits(server) else ()

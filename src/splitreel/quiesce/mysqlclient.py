@@ -145,5 +145,5 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _words(statement: str) -> str:
-    """A statement's first words: what it does, without what may be secret in it."""
-    return " ".join(statement.split()[:4])
+    """The first words of the last of the statements: what it does, without what may be secret in it."""
+    return " ".join(statement.rpartition("; ")[2].split()[:4])
