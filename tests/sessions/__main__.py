@@ -1,6 +1,7 @@
 """Run sessions over databases, modes and mirrors; print what each cost, then medians and 99th percentiles."""
 
 import argparse
+import itertools
 import json
 import math
 import shutil
@@ -17,10 +18,18 @@ from tests.sessions.measure import Measured, measure
 from tests.support import keep_mounts_private
 
 ORDERS = ("premapped", "conventional")
+KIND = ("database", "mode", "mirror", "extra_files")
+HEAD = (
+    *("database", "mode", "mirror", "further files", "sessions", "window median / p99 ms", "conventional"),
+    *("longest commit median / p99 ms", "conventional", "first tape byte ms", "resynced MB"),
+)
 COLUMNS = (
     *("window_ms", "window_stall_ms", "held_stall_ms", "usual_stall_ms", "first_byte_ms", "second_window_ms"),
     *("recovery_s",),
 )
+
+
+INODE_BYTES = 20_000  # of the volume for each file: mkfs makes an inode for every 16 KiB
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -33,7 +42,7 @@ def summary(found: Sequence[Measured]) -> dict[str, Any]:
     """Median, 99th percentile and longest of each figure of sessions of one kind."""
     first = found[0]
     line: dict[str, Any] = {"kind": "summary", "count": len(found), "failed": sum(bool(one.failures) for one in found)}
-    line |= {key: getattr(first, key) for key in ("database", "mode", "mirror", "order", "files")}
+    line |= {key: getattr(first, key) for key in (*KIND, "order")}
     for column in COLUMNS:
         values = [getattr(one, column) for one in found]
         line[column] = {"median": percentile(values, 0.5), "p99": percentile(values, 0.99), "max": max(values)}
@@ -44,20 +53,26 @@ def summary(found: Sequence[Measured]) -> dict[str, Any]:
 
 def table(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The summaries as the README has them, each beside the conventional order of the same run."""
-    yield "| database | mode | mirror | sessions | window median / p99 ms | conventional | longest stall p99 ms |" + (
-        " conventional | first tape byte ms | resynced MB |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    others = {(x["database"], x["mode"], x["mirror"]): x for x in lines if x["order"] == "conventional"}
+    yield f"| {' | '.join(HEAD)} |"
+    yield f"|{'---|' * len(HEAD)}"
+    others = {tuple(x[key] for key in KIND): x for x in lines if x["order"] == "conventional"}
     for one in (x for x in lines if x["order"] == "premapped"):
-        other = others.get((one["database"], one["mode"], one["mirror"]))
-        pair = lambda x, key: f"{x[key]['median']:.0f} / {x[key]['p99']:.0f}" if x else ""  # noqa: E731
-        stall = f"{one['held_stall_ms']['p99']:.0f} | {other['held_stall_ms']['p99']:.0f}" if other else " | "
-        resynced = f"{one['resynced_bytes'] / 1e6:.1f}" if one["resynced_bytes"] is not None else ""
-        yield (
-            f"| {one['database']} | {one['mode']} | {one['mirror']} | {one['count']} | {pair(one, 'window_ms')}"
-            f" | {pair(other, 'window_ms')} | {stall} | {one['first_byte_ms']['median']:.0f} | {resynced} |"
-        )
+        other = others.get(tuple(one[key] for key in KIND))
+        resynced = "" if one["resynced_bytes"] is None else f"{one['resynced_bytes'] / 1e6:.1f}"
+        cells = [*(one[key] for key in KIND), one["count"], *(pair(x, "window_ms") for x in (one, other))]
+        cells += [*(pair(x, "held_stall_ms") for x in (one, other)), f"{one['first_byte_ms']['median']:.0f}", resynced]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def pair(line: dict[str, Any] | None, key: str) -> str:
+    """Median and 99th percentile."""
+    return "" if line is None else f"{line[key]['median']:.0f} / {line[key]['p99']:.0f}"
+
+
+def kept_lines(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries that runs with ``--json`` kept."""
+    found = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return [{"extra_files": 0, **line} for line in found if line["kind"] == "summary"]
 
 
 @contextmanager
@@ -80,19 +95,21 @@ def fill(mount: Path, files: int) -> None:
         (directory / f"{number:06d}").write_bytes(b"%d\n" % number)
 
 
-def run(database: str, mode: str, mirror: str, args: argparse.Namespace, tell: Any) -> list[Measured]:
+def run(database: str, mode: str, mirror: str, files: int, args: argparse.Namespace, tell: Any) -> list[Measured]:
     """All sessions of one kind, on one volume under one load."""
     found = []
-    with open_folder() as folder, MIRRORS[mirror](folder, args.size << 20) as held:
-        fill(Path(held.mount_point), args.files)
+    size = max(args.size << 20, (512 << 20) + files * INODE_BYTES)
+    with open_folder() as folder, MIRRORS[mirror](folder, size) as held:
+        fill(Path(held.mount_point), files)
         bench = bench_class(database)(Path(held.mount_point), folder, mode)
         try:
             bench.start()
             with bench.load():
                 for number in range(args.count):
                     for order in args.orders:
-                        found.append(measure(bench, held, folder, Measured(database, mode, mirror, order, number)))
-                        tell(found[-1])
+                        one = Measured(database, mode, mirror, order, number, files)
+                        found.append(measure(bench, held, folder, one))
+                        tell(one)
         finally:
             bench.stop()
     return found
@@ -115,11 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", action="append", help="default: all of the database's")
     parser.add_argument("--mirror", action="append", choices=sorted(MIRRORS), help="default: embedded")
     parser.add_argument("--count", type=int, default=20, help="sessions of each kind and order (20)")
-    parser.add_argument("--files", type=int, default=0, help="further files on the volume")
+    parser.add_argument("--files", type=int, action="append", help="further files on the volume; default: none")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the volume (1024)")
     parser.add_argument("--alone", dest="orders", action="store_const", const=ORDERS[:1], default=ORDERS)
     parser.add_argument("--json", type=Path, metavar="FILE", help="append a line for each session and summary")
+    parser.add_argument("--table", type=Path, metavar="FILE", nargs="+", help="run nothing: the table of such files")
     args = parser.parse_args(arguments)
+    if args.table:
+        print(*table(kept_lines(args.table)), sep="\n")
+        return 0
     keep_mounts_private()
 
     def keep(line: dict[str, Any]) -> None:
@@ -135,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for database in args.database or sorted(DATABASES):
         modes = bench_class(database).MODES
         for mode in [mode for mode in modes if args.mode is None or mode in args.mode]:
-            for mirror in args.mirror or ["embedded"]:
-                found = run(database, mode, mirror, args, tell)
+            for mirror, files in itertools.product(args.mirror or ["embedded"], args.files or [0]):
+                found = run(database, mode, mirror, files, args, tell)
                 lines += [summary([x for x in found if x.order == order]) for order in args.orders]
     for line in lines:
         keep(line)

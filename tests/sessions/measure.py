@@ -27,6 +27,7 @@ class Measured:
     mirror: str
     order: str
     number: int
+    extra_files: int = 0  # on the volume, besides the database
     window_ms: float = 0.0
     split_ms: float = 0.0
     hot_backup_ms: float = 0.0

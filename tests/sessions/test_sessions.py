@@ -1,13 +1,15 @@
 """Sessions with PostgreSQL under load come back right; and what judges them finds what is wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import binaries
 from tests.sessions import DATABASES, bench_class
-from tests.sessions.__main__ import main, percentile
+from tests.sessions.__main__ import main, percentile, summary
 from tests.sessions.commits import judge, longest_ms
+from tests.sessions.measure import Measured
 from tests.support import need_programs, need_root
 
 MS = 1_000_000
@@ -79,3 +81,26 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert (percentile(values, 0.5), percentile(values, 0.99), percentile(values, 1.0)) == (50, 99, 100)
     assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
     assert percentile([7.0], 0.5) == 7.0
+
+
+def test_the_table_has_each_kind_beside_the_conventional_order_of_its_own_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is printed after a run, and again of the lines that runs have kept."""
+    kept = [tmp_path / "one", tmp_path / "other"]
+    for path, files, window in ((kept[0], 200, 10.0), (kept[1], 200_000, 12.0)):
+        for order, factor in (("premapped", 1), ("conventional", 50)):
+            found = [
+                Measured("postgresql", "freeze", "embedded", order, n, files, window_ms=window * factor + n)
+                for n in range(20)
+            ]
+            with path.open("a") as file:
+                file.write(json.dumps(summary(found)) + "\n" + json.dumps({"kind": "session"}) + "\n")
+
+    assert main(["--table", *map(str, kept)]) == 0
+
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[3:7] for row in rows] == [
+        ["200", "20", "19 / 29", "509 / 519"],
+        ["200000", "20", "21 / 31", "609 / 619"],
+    ]
