@@ -136,7 +136,12 @@ def test_the_longest_mount_point_holds_a_path() -> None:
     assert session.on_tape("/etc") == b"root/etc"
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"version":2}', b'{"version":1,"volumes":[3],"databases":[]}'])
+OUTSIDE = b'{"version":1,"volumes":[{"mount":"/m","prefix":"../x"}],"databases":[]}'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"version":2}', b'{"version":1,"volumes":[3],"databases":[]}', OUTSIDE]
+)
 def test_a_session_file_that_is_none_is_refused(content: bytes) -> None:
     with pytest.raises(errors.IntegrityError, match=r"session\.json"):
         SessionFile.parse(content)

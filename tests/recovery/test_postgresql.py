@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from splitreel.__main__ import main
 from splitreel.quiesce.postgresql import Postgresql
 from tests.postgres import USER, Server, running
 from tests.recovery.parts import names, session_json, split, to_tape
+from tests.sessions.commits import wait_for
 from tests.volumes import ext4_volume
 
 pytestmark = pytest.mark.root
@@ -159,3 +163,32 @@ def test_a_server_that_does_not_recover_fails_the_drill_with_its_own_words(
     logs = Path(told.split("See ")[1].split("/postgresql.log")[0])
     assert (logs / "postgresql.log").stat().st_size > 0
     shutil.rmtree(logs)
+
+
+@pytest.mark.parametrize("taped", ["freeze"], indirect=True)
+def test_a_drill_that_is_killed_leaves_no_server(taped: Taped, open_path: Path) -> None:
+    """Nobody else knows of it, and it would keep the directory in use."""
+    target, logs = open_path / "there", open_path / "logs"
+    assert restored("--database", target, "--tape", taped.url) == errors.EXIT_DONE
+    logs.mkdir()
+    logs.chmod(0o755)
+    code = (
+        "import json, os, signal, sys; from pathlib import Path; from splitreel import recovery\n"
+        "from splitreel.recovery import Layout, Owner, pgserver\n"
+        "pgserver.SOCKETS = sys.argv[3]; pgserver._amcheck = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "facts, target, logs = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])\n"
+        "layout = Layout(target, {facts['data']: target / 'data'}, target, Owner.of('postgres'))\n"
+        "recovery.create(facts).drill(layout, logs)"
+    )
+    died = subprocess.run([sys.executable, "-c", code, json.dumps(taped.facts), target, logs], check=False)
+    assert died.returncode == -signal.SIGKILL
+    left = target / "data/postmaster.pid"
+    wait_for(lambda: not left.exists() or ended(int(left.read_text().split()[0])), "the server goes on", 30)
+
+
+def ended(pid: int) -> bool:
+    """Gone, or waiting to be reaped by a PID 1 that does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

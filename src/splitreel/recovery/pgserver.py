@@ -28,6 +28,7 @@ START_SECONDS = 24 * 3600.0  # of recovery: it ends by itself, with the server o
 STOP_SECONDS = 120.0
 CHECK_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.02
+SOCKETS = "/tmp"  # a socket's path has 107 bytes at most, and the owner must get there: no directory of the user's
 PROBLEMS = 100
 SCHEMA = "splitreel_drill"
 HAS_AMCHECK = "select count(*) from pg_extension where extname = 'amcheck'"
@@ -110,7 +111,7 @@ def started(data: Path, settings: Settings, owner: Owner | None, logs: Path) -> 
     """A throw-away server on ``data``, recovered, for as long as the block runs. Raises as Recovery.drill."""
     programs = binaries(settings.major)
     who = _identity(owner)
-    with tempfile.TemporaryDirectory(prefix="splitreel-drill-", dir="/tmp") as made:
+    with tempfile.TemporaryDirectory(prefix="splitreel-drill-", dir=SOCKETS) as made:
         folder = Path(made)
         files.give(folder, owner)
         server = Server(programs, data, folder, who, logs / "postgresql.log", settings.superuser)
@@ -119,12 +120,16 @@ def started(data: Path, settings: Settings, owner: Owner | None, logs: Path) -> 
 
 
 def _identity(owner: Owner | None) -> list[str]:
-    """How to run a program as the owner; PostgreSQL refuses root. setpriv execs, so signals reach the server."""
+    """How to run a program as the owner; PostgreSQL refuses root. setpriv execs, so signals reach the server.
+
+    Should this process be killed, the server is told to stop at once: nobody else knows of it.
+    """
+    command = ["setpriv", "--pdeathsig", "QUIT"]
     if os.geteuid() != 0:
-        return []
+        return [*command, "--"] if shutil.which("setpriv") else []
     if owner is None or owner.uid == 0:
         raise UsageError("drill", "PostgreSQL does not run as root", "Name the user with --owner.")
-    return ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups", "--"]
+    return [*command, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups", "--"]
 
 
 class Server:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from splitreel.errors import IntegrityError, NotFound, UsageError
+from splitreel.restore.destination import Refused, components
 
 NAME = "session.json"
 VERSION = 1
@@ -77,4 +78,7 @@ def _volume(entry: Mapping[str, Any]) -> tuple[str, bytes]:
     mount, prefix = entry.get("mount"), entry.get("prefix")
     if not isinstance(mount, str) or not isinstance(prefix, str) or not mount.startswith("/"):
         raise IntegrityError(f"reading {NAME}", f"a volume is {entry!r:.100}")
-    return os.path.normpath(mount), os.fsencode(prefix).strip(b"/")
+    try:
+        return os.path.normpath(mount), b"/".join(components(os.fsencode(prefix)))
+    except (Refused, ValueError) as error:
+        raise IntegrityError(f"reading {NAME}", f"a volume is {entry!r:.100}") from error
