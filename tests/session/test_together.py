@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from splitreel import config, journal, session
+from splitreel.__main__ import main
 from splitreel.backup import Result
 from splitreel.config import Job
 from splitreel.errors import MirrorError, QuiesceError, SplitreelError, TransportError
@@ -314,6 +315,28 @@ def test_killed_between_the_two_splits(pair: list[EmbeddedMirror], state: Path) 
     assert not done.failures
     told = dict(line.split(": ", 1) for line in done.lines[-2:])
     assert "copied in full" in told["data"] and "was not split" in told["wal"]
+
+
+def test_doctor_looks_at_every_volume_of_a_job(
+    pair: list[EmbeddedMirror], state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also the one that is last: a mirror whose platform does not answer stops a session, so doctor says so."""
+    job = job_of(pair, f"file:{tmp_path}/tape")
+    tables = "".join(
+        f'[[job.nightly.volumes]]\nname = "{entry["name"]}"\nmount = "{entry["mount"]}"\n[job.nightly.volumes.mirror]\n'
+        + "".join(f'{key} = "{value}"\n' for key, value in entry["mirror"].items())
+        for entry in job.volumes
+    )
+    frozen = ", ".join(f'{{ type = "fsfreeze", mount = "{mount}" }}' for mount in mounts(pair))
+    toml = tmp_path / "job.toml"
+    toml.write_text(f'[job.nightly]\ntape = "{job.tape}"\nquiesce = [ {frozen} ]\n{tables}')
+    command = ["--state", str(state), "doctor", str(toml)]
+
+    main(command)
+    assert "drive, tape, 2 mirrors and database are ready" in capsys.readouterr().out
+    toml.write_text(toml.read_text().replace(str(pair[1].qmp), f"{tmp_path}/nobody"))
+    assert main(command) == 1
+    assert "nobody" in capsys.readouterr().out
 
 
 def test_two_mirrors_of_one_device_are_refused(pair: list[EmbeddedMirror], state: Path) -> None:
