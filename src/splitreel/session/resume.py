@@ -193,7 +193,9 @@ def _mapped(volume: config.Volume, job: config.Job, split: Facts, held: ExitStac
     mounts = [mount for settings in job.quiesce for mount in quiesce.create(settings).frozen()]
     image = mirror.SplitImage(*split["images"][volume.name])
     devices = held.enter_context(opened(image, volume))
-    return mapped(image, devices, volume, frozen=checks.is_frozen(volume.mount, mounts))
+    found = mapped(image, devices, volume, frozen=checks.is_frozen(volume.mount, mounts))
+    held.callback(found.device.close)  # over an unclean journal it has descriptors of its own
+    return found
 
 
 def _mark_incomplete(job: config.Job, state: Path) -> None:
