@@ -226,7 +226,8 @@ cdef class PageChecker:
 
     cdef void count(self, int verdict, uint32_t number, uint64_t lsn) noexcept nogil:
         cdef finding_t* finding
-        if verdict > PAGE_UNCHECKED and self.profile.start_lsn != 0 and lsn >= self.profile.start_lsn:
+        if verdict > PAGE_UNCHECKED and self.profile.start_lsn != 0 and (
+                self.profile.start_lsn <= lsn <= self.profile.end_lsn):
             self.repaired += 1
             return
         self.verdicts[verdict] += 1
@@ -238,11 +239,12 @@ cdef class PageChecker:
         finding.file = self.file
         finding.number = number
         finding.verdict = <uint32_t>verdict
+        finding.size = <uint32_t>min(<uint64_t>self.page_size, self.file_size - self.position)
         publish_count(&self.finding_count, self.finding_count + 1)
 
     # The Python face.
 
-    cdef int add_profile(self, int format, uint32_t page_size, uint64_t start_lsn, bint checksums,
+    cdef int add_profile(self, int format, uint32_t page_size, tuple repaired, bint checksums,
                          bint strict) except -1:
         cdef uint32_t least = SMALLEST_INNODB if format == FORMAT_INNODB else SMALLEST
         cdef uint32_t most = LARGEST_PAGE if format == FORMAT_INNODB else LARGEST_PAGE // 2
@@ -255,16 +257,16 @@ cdef class PageChecker:
         profile = &self.profiles[self.profile_count]
         profile.format = format
         profile.page_size = page_size
-        profile.start_lsn = start_lsn
+        profile.start_lsn, profile.end_lsn = repaired
         profile.checksums = checksums
         profile.strict = strict
         return <int>self.profile_count
 
-    def add_postgresql(self, uint32_t page_size=8192, *, bint checksums=True, uint64_t start_lsn=0):
-        return self.add_profile(FORMAT_POSTGRESQL, page_size, start_lsn, checksums, False)
+    def add_postgresql(self, uint32_t page_size=8192, *, bint checksums=True, repaired=(0, 0)):
+        return self.add_profile(FORMAT_POSTGRESQL, page_size, repaired, checksums, False)
 
-    def add_innodb(self, uint32_t page_size=16384, *, bint strict=False, uint64_t start_lsn=0):
-        return self.add_profile(FORMAT_INNODB, page_size, start_lsn, True, strict)
+    def add_innodb(self, uint32_t page_size=16384, *, bint strict=False):
+        return self.add_profile(FORMAT_INNODB, page_size, (0, 0), True, strict)
 
     def set_rules(self, rules):
         cdef Py_buffer view
@@ -337,7 +339,7 @@ cdef class PageChecker:
     def findings(self):
         cdef uint32_t count = seen_count(&self.finding_count), i
         return [(self.findings_at[i].file, self.findings_at[i].number, self.findings_at[i].offset,
-                 self.findings_at[i].verdict, self.findings_at[i].lsn) for i in range(count)]
+                 self.findings_at[i].verdict, self.findings_at[i].lsn, self.findings_at[i].size) for i in range(count)]
 
 
 cdef int refuse(const char* why) except -1:

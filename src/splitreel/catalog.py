@@ -7,7 +7,7 @@ reads that back. Paths are byte strings. One connection, one thread at a time.
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from splitreel import records
 from splitreel.errors import CatalogError, IntegrityError, NotFound
-from splitreel.records import Member, Segment
+from splitreel.records import DamagedPage, Member, Segment
 from splitreel.schema import MIGRATIONS, SCHEMA_VERSION
 from splitreel.volume import Label, from_record
 
@@ -184,12 +184,20 @@ class Catalog:
                 "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)",
                 ((volume, s.number, s.object, s.blocks, s.crc32c, s.members, now) for s in segments),
             )
-            self.connection.executemany(_INSERT_MEMBER, (_row(volume, m) for m in members))
+            damaged: list[tuple[object, ...]] = []
+            self.connection.executemany(_INSERT_MEMBER, (_row(volume, m, damaged) for m in members))
+            self.connection.executemany("INSERT OR REPLACE INTO damaged_pages VALUES (?, ?, ?, ?, ?, ?)", damaged)
 
     def add_redo(self, volume: int, path: bytes, size: int, crc32c: int) -> None:
         """Add a redo member of the closing tape file."""
         with self.transaction():
             self.connection.execute("INSERT OR REPLACE INTO redo VALUES (?, ?, ?, ?)", (volume, path, size, crc32c))
+
+    def add_page_checks(self, volume: int, counts: Mapping[str, int]) -> None:
+        """Set what the checks of database pages counted; nothing without any."""
+        with self.transaction():
+            for name, count in counts.items():
+                self.connection.execute("INSERT OR REPLACE INTO page_checks VALUES (?, ?, ?)", (volume, name, count))
 
     def finish_backup(self, backup: int, state: str, reason: str = "", **totals: float | None) -> None:
         """Set the final state ("complete" or "incomplete") and any of the columns files, bytes, tape_blocks, …"""
@@ -217,7 +225,7 @@ class Catalog:
         reason = "its tape was overwritten"
         with self.transaction():
             for row, backup in list(self.rows("SELECT id, backup FROM volumes WHERE uuid = ?", volume_uuid)):
-                for table in ("members", "segments", "redo"):
+                for table in ("members", "segments", "redo", "damaged_pages", "page_checks"):
                     self.connection.execute(f"DELETE FROM {table} WHERE volume = ?", (row,))
                 self.finish_backup(backup, "incomplete", reason, files=0, bytes=0, tape_blocks=0)
 
@@ -276,7 +284,15 @@ class Catalog:
         """The members of a tape, in archive order."""
         columns = ", ".join(_MEMBER_COLUMNS[1:])
         statement = f"SELECT {columns} FROM members WHERE volume = ? ORDER BY id"
-        return (_member(row) for row in self.rows(statement, volume))
+        damaged: dict[bytes, list[DamagedPage]] = {}
+        pages = "SELECT path, page, offset, size, why FROM damaged_pages WHERE volume = ? ORDER BY path, offset"
+        for path, page, offset, size, why in self.rows(pages, volume):
+            damaged.setdefault(path, []).append((page, offset, size, why))
+        return (_member(row, damaged) for row in self.rows(statement, volume))
+
+    def page_checks(self, volume: int) -> dict[str, int]:
+        """What the checks of database pages counted; empty: there were none."""
+        return dict(self.rows("SELECT name, count FROM page_checks WHERE volume = ? ORDER BY name", volume))
 
     def redo(self, volume: int) -> list[tuple[bytes, int, int]]:
         """Path, size and CRC32C of the redo members of a tape."""
@@ -295,7 +311,8 @@ class Catalog:
     def export(self, backup: Backup) -> Iterator[bytes]:
         """A backup as JSON lines, as the closing tape file holds them."""
         volume, label, _ = self.volume(backup.id)
-        return lines(label, self.segments(volume), self.members(volume), self.redo(volume), backup.state)
+        pages = self.page_checks(volume)
+        return lines(label, self.segments(volume), self.members(volume), self.redo(volume), backup.state, pages)
 
     def load(self, chunks: Iterable[bytes | memoryview], device: str = "", *, replace: bool = False) -> str:
         """Add the backup that JSON lines describe, all or nothing; returns its UUID. Raises what load_records does."""
@@ -321,6 +338,7 @@ class Catalog:
                 self.forget(label.backup)
             backup = self.begin_backup(label.backup, device, created=label.created, host=label.host)
             volume = self.add_volume(backup, label, drive)
+            self.add_page_checks(volume, records.counts(head, "pages"))
             files, size = self._load_records(volume, stated)
             self.finish_backup(backup, state, "", files=files, bytes=size)
         return label.backup
@@ -351,11 +369,15 @@ def lines(
     members: Iterable[Member],
     redo: Iterable[tuple[bytes, int, int]] = (),
     state: str = "complete",
+    pages: Mapping[str, int] | None = None,
 ) -> Iterator[bytes]:
-    """The lines of ``catalog.jsonl``: the README block's JSON, redo members, segments, members, end."""
+    """The lines of ``catalog.jsonl``: the README block's JSON, redo members, segments, members, end.
+
+    ``pages`` is what the checks of database pages counted.
+    """
 
     def every() -> Iterator[dict[str, Any]]:
-        yield {"kind": "catalog", **label.record(), "state": state}
+        yield {"kind": "catalog", **label.record(), "state": state, **({"pages": dict(pages)} if pages else {})}
         for path, size, crc32c in redo:
             yield {"kind": "redo", "path": records.text(path), "size": size, "crc32c": f"{crc32c:08x}"}
         yield from map(records.segment_record, segments)
@@ -364,16 +386,20 @@ def lines(
     return records.summed(every())
 
 
-def _row(volume: int, m: Member) -> tuple[object, ...]:
+def _row(volume: int, m: Member, damaged: list[tuple[object, ...]]) -> tuple[object, ...]:
+    """A member's columns; its damaged pages are added to ``damaged``."""
+    damaged += ((volume, m.path, *page) for page in m.damaged_pages)
     part, parts = m.part or (None, None)
     fixed = (m.size, m.mode, m.block, m.offset, m.stored, m.extents, m.crc32c, m.target)
     return volume, m.segment, m.path, m.type, *fixed, part, parts, m.of, m.at, m.object
 
 
-def _member(row: tuple[Any, ...]) -> Member:
+def _member(row: tuple[Any, ...], damaged: Mapping[bytes, list[DamagedPage]]) -> Member:
     segment, path, kind, size, mode, block, offset, stored, extents, crc, target, part, parts, of, at, number = row
     both = (part, parts) if part is not None else None
-    return Member(path, kind, size, mode, block, offset, stored, extents, crc, target, both, of, at, segment, number)
+    pages = tuple(damaged.get(path, ()))
+    fixed = (path, kind, size, mode, block, offset, stored, extents, crc, target, both, of, at, segment, number)
+    return Member(*fixed, pages)
 
 
 def read_lines(chunks: Iterable[bytes | memoryview]) -> tuple[Label, list[Segment], list[Member]]:

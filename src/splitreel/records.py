@@ -12,8 +12,12 @@ from splitreel.core import checksum
 from splitreel.errors import IntegrityError
 
 MAX_LINE = 1 << 20  # bytes; a path is at most 64 KiB here, and a non-UTF-8 byte takes 6 in JSON
+MAX_COUNTS = 64
 MAX_INTEGER = (1 << 63) - 1
 TYPES = frozenset(("file", "dir", "symlink", "link", "chr", "blk", "fifo", "sock"))
+
+
+DamagedPage = tuple[int, int, int, str]  # number in relation or tablespace, byte of the file (no part), size, why
 
 
 @dataclass(slots=True)
@@ -21,7 +25,8 @@ class Member:
     """One archive member as the manifest states it; sizes and offsets in bytes.
 
     ``block`` is the index in the segment of the tape block that holds its first header byte, ``offset`` the byte in it;
-    ``stored`` the length of its archive data; ``segment`` (from 1) and ``object`` are known in catalogs only.
+    ``stored`` the length of its archive data. ``segment`` (from 1), ``object`` and ``damaged_pages`` (of a database:
+    damaged on the mirror, and on tape as they were there) are known in catalogs only.
     """
 
     path: bytes
@@ -39,6 +44,7 @@ class Member:
     at: int = 0
     segment: int = 0
     object: int = 0
+    damaged_pages: tuple[DamagedPage, ...] = ()
 
 
 @dataclass(slots=True)
@@ -89,6 +95,18 @@ def integer(record: dict[str, Any], key: str, default: int | None = None) -> int
     if type(value) is not int or not 0 <= value <= MAX_INTEGER:
         raise IntegrityError("reading a record", f"{key} is {value!r}")
     return value
+
+
+def counts(record: dict[str, Any], key: str) -> dict[str, int]:
+    """Named whole numbers; none when the key is missing.
+
+    Raises:
+        IntegrityError: it is anything else, or more than a few.
+    """
+    value = record.get(key, {})
+    if not isinstance(value, dict) or len(value) > MAX_COUNTS:
+        raise IntegrityError("reading a record", f"{key} is {value!r:.80}")
+    return {name: integer(value, name) for name in value}
 
 
 def crc(value: Any) -> int:
@@ -149,7 +167,22 @@ def member(record: dict[str, Any]) -> Member:
             raise IntegrityError("reading a record", f"{found.path!r:.80} is not the name of the part that it says")
     found.segment = integer(record, "segment", 0)
     found.object = integer(record, "object", 0)
+    found.damaged_pages = tuple(map(_damaged_page, _list(record, "damaged_pages")))
     return found
+
+
+def _list(record: dict[str, Any], key: str) -> list[Any]:
+    value = record.get(key, [])
+    if not isinstance(value, list):
+        raise IntegrityError("reading a record", f"{key} is {value!r:.80}")
+    return value
+
+
+def _damaged_page(value: Any) -> DamagedPage:
+    whole = isinstance(value, list) and len(value) == 4 and isinstance(value[3], str)
+    if not whole or not all(type(v) is int and 0 <= v <= MAX_INTEGER for v in value[:3]):
+        raise IntegrityError("reading a record", f"damaged page {value!r:.80}")
+    return value[0], value[1], value[2], value[3]
 
 
 def part_name(path: bytes, number: int, count: int) -> bytes:
@@ -177,6 +210,8 @@ def member_record(found: Member, *, in_catalog: bool = True) -> dict[str, Any]:
         record |= {"part": list(found.part), "of": text(found.of), "at": found.at}
     if in_catalog:
         record |= {"segment": found.segment, "object": found.object}
+        if found.damaged_pages:
+            record["damaged_pages"] = list(map(list, found.damaged_pages))
     return record
 
 

@@ -127,6 +127,27 @@ INSERT INTO runs (job, settings, started, rehearsal, whole, backup, window_ms)
 """
 
 
+# damaged_pages: database pages that were damaged on the mirror; the tape holds them as they were. page_checks: how many
+# pages of a tape's files were looked at, and what was found.
+_SCHEMA_3 = """
+CREATE TABLE damaged_pages (
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    path BLOB NOT NULL,
+    page INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (volume, path, offset)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE page_checks (
+    volume INTEGER NOT NULL REFERENCES volumes ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (volume, name)
+) STRICT, WITHOUT ROWID;
+"""
+
+
 def _run(connection: sqlite3.Connection, script: str) -> None:
     # not executescript: that commits what was begun
     for statement in script.split(";\n"):
@@ -141,6 +162,10 @@ def _add_runs(connection: sqlite3.Connection) -> None:
     _run(connection, _SCHEMA_2)
 
 
+def _add_pages(connection: sqlite3.Connection) -> None:
+    _run(connection, _SCHEMA_3)
+
+
 # MIGRATIONS[n] brings a catalog of schema version n to n + 1
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_runs)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _add_runs, _add_pages)
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -20,11 +20,13 @@ CHECKSUM, NUMBER, SHORT = 3, 6, 8
 RULE = np.dtype([("first_page", "<u4"), ("profile", "u1"), ("flags", "u1"), ("reserved", "<u2")])
 
 
-def checker(*rules: tuple[int, int, int], start_lsn: int = 0, limit: int = 1000, page_size: int = 16384) -> PageChecker:
+def checker(
+    *rules: tuple[int, int, int], repaired: tuple[int, int] = (0, 0), limit: int = 1000, page_size: int = 16384
+) -> PageChecker:
     """Profile 1 is PostgreSQL, 2 InnoDB."""
     found = PageChecker(limit)
-    assert found.add_postgresql(start_lsn=start_lsn) == 1
-    assert found.add_innodb(page_size, start_lsn=start_lsn) == 2
+    assert found.add_postgresql(repaired=repaired) == 1
+    assert found.add_innodb(page_size) == 2
     found.set_rules(np.array([(*rule, 0) for rule in rules], dtype=RULE))
     return found
 
@@ -41,7 +43,7 @@ def in_pieces(found: PageChecker, file: int, data: bytes, cuts: list[int]) -> No
 
 
 def offsets(found: PageChecker) -> list[tuple[int, int, int]]:
-    return [(number, offset, why) for _, number, offset, why, _ in found.findings]
+    return [(number, offset, why) for _, number, offset, why, _, _ in found.findings]
 
 
 def test_records_are_as_python_makes_them() -> None:
@@ -142,14 +144,14 @@ def test_a_file_that_ends_inside_a_page_is_damaged() -> None:
     found.feed(0, 0, 8192 + 100, bytes(8292))
     assert offsets(found) == [(1, 8192, SHORT)]
 
-    found = checker((0, 1, 0), start_lsn=1)
+    found = checker((0, 1, 0), repaired=(1, 9))
     found.feed(0, 0, 8192 + 100, bytes(8292))
     assert found.counts["damaged"] == 0
     assert found.counts["repaired"] == 1
 
 
 def test_pages_that_recovery_writes_anew_are_no_damage() -> None:
-    """Torn while a hot backup ran: its LSN is the backup's start or later. An older page is damaged, whoever runs."""
+    """Torn while a hot backup ran: its LSN lies between the backup's start and end. Any other page is damaged."""
 
     def page(lsn: int) -> bytes:
         made = bytearray(sealed_postgresql(header()))
@@ -157,10 +159,10 @@ def test_pages_that_recovery_writes_anew_are_no_damage() -> None:
         return bytes(made)
 
     start = 0x1_0000_0010
-    found = checker((0, 1, 0), start_lsn=start)
-    found.feed(0, 0, 4 * 8192, b"".join(map(page, (start - 1, start, start + 1, 0xFFFFFFFF))))
+    found = checker((0, 1, 0), repaired=(start, start + 2))
+    found.feed(0, 0, 6 * 8192, b"".join(map(page, (start - 1, start, start + 2, 0xFFFFFFFF, start + 3, 1 << 63))))
 
-    assert [offset for _, offset, _ in offsets(found)] == [0, 3 * 8192]
+    assert [offset // 8192 for _, offset, _ in offsets(found)] == [0, 3, 4, 5]
     assert found.findings[0][4] == start - 1
     assert found.counts["repaired"] == 2
 

@@ -72,7 +72,7 @@ class Database:
 
     def found(self, plan: Plan, checker: PageChecker) -> Found:
         paths = {self.file(plan, path): path for path in self.rules}
-        return [(paths[file], offset, why) for file, _, offset, why, _ in checker.findings]
+        return [(paths[file], offset, why) for file, _, offset, why, _, _ in checker.findings]
 
 
 def null_tape() -> Tape:

@@ -91,10 +91,11 @@ def archive(
     stated: Sequence[tuple[bytes, int, int]],
     state: str,
     created: int,
+    pages: Mapping[str, int] | None = None,
 ) -> Iterator[bytes]:
     """The bytes of the closing tape file, not padded to blocks; ``members`` is called twice.
 
-    ``stated`` is what redo_members said of ``redo``.
+    ``stated`` is what redo_members said of ``redo``, ``pages`` what the checks of database pages counted.
     """
     for (path, size, crc), name in zip(stated, sorted(redo), strict=True):
         yield _header(path, size, "redo", created)
@@ -102,7 +103,7 @@ def archive(
         yield bytes(-size % RECORD)
 
     def lines() -> Iterator[bytes]:
-        return catalog.lines(label, segments, members(), list(stated), state)
+        return catalog.lines(label, segments, members(), list(stated), state, pages)
 
     size = sum(map(len, lines()))
     yield _header(CATALOG, size, "catalog", created)

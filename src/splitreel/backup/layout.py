@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from splitreel.core.plan import Plan
+from splitreel.pages import Checks, Damage
 from splitreel.plan import TYPES
-from splitreel.records import Member, Segment
+from splitreel.records import DamagedPage, Member, Segment
 
 UNWRITTEN = 0x800
 BATCH = 4096  # members turned into records at a time
@@ -32,8 +33,9 @@ class Totals:
 class Layout:
     """A plan's columns as records; checksums are right for segments that the stream has written."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, checks: Checks | None = None) -> None:
         self.plan = plan
+        self._checks = checks
         self._segments = np.asarray(plan.segments)
         self._members = np.asarray(plan.members)
         self._crcs = np.asarray(plan.crc32c)
@@ -69,12 +71,15 @@ class Layout:
         """The members of one segment, in archive order."""
         segment = self._segments[index]
         first, last = int(segment["first_member"]), int(segment["first_member"]) + int(segment["members"])
+        damaged = self._checks.by_file() if self._checks is not None else {}
         for start in range(first, last, BATCH):
             yield from self._batch(
-                start, min(start + BATCH, last), int(segment["number"]), int(segment["first_object"])
+                start, min(start + BATCH, last), int(segment["number"]), int(segment["first_object"]), damaged
             )
 
-    def _batch(self, first: int, last: int, number: int, first_object: int) -> Iterator[Member]:
+    def _batch(
+        self, first: int, last: int, number: int, first_object: int, damaged: dict[int, list[Damage]]
+    ) -> Iterator[Member]:
         """Members as records. Columns become lists at once: an array's elements one by one cost ten times as much."""
         members = self._members[first:last]
         indexes = self._names["file"][members["name"]]
@@ -100,6 +105,8 @@ class Layout:
                 member.crc32c, member.extents = crc, count
                 if part:
                     self._part(member, i)
+                if file in damaged:
+                    member.damaged_pages = _pages_of(member, damaged[file])
             elif kind == SYMLINK:
                 member.target = self.plan.map.target(file)
             elif kind == LINK:
@@ -122,3 +129,9 @@ class Layout:
         """The members of the first ``segments`` segments."""
         for index in range(segments):
             yield from self.members(index)
+
+
+def _pages_of(member: Member, damaged: list[Damage]) -> tuple[DamagedPage, ...]:
+    """The damaged pages that end in a member, a whole file or a part of one: only there all of them had passed by."""
+    inside = (one for one in damaged if member.at < one.offset + one.size <= member.at + member.size)
+    return tuple((one.page, one.offset, one.size, one.why) for one in inside)

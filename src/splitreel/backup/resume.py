@@ -20,6 +20,7 @@ from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import Plan
 from splitreel.drive import open_drive
 from splitreel.errors import CatalogError, PositionLost, Stale, WrongTape
+from splitreel.pages import Checks, Damage
 from splitreel.records import Member, Segment
 from splitreel.volume import Label
 
@@ -27,8 +28,10 @@ from splitreel.volume import Label
 class ContinuedLayout(Layout):
     """A layout whose first segments were written in another run: their checksums are the catalog's."""
 
-    def __init__(self, made: Plan, kept: Sequence[Segment], members: Sequence[Member]) -> None:
-        super().__init__(made)
+    def __init__(
+        self, made: Plan, kept: Sequence[Segment], members: Sequence[Member], checks: Checks | None = None
+    ) -> None:
+        super().__init__(made, checks)
         self._kept = list(kept)
         self._kept_members = list(members)
 
@@ -59,7 +62,14 @@ class ContinuedRun(Run):
 
     def lay_out(self, made: Plan) -> Layout:
         """The layout of a plan, the first segments as they are kept."""
-        return ContinuedLayout(made, self.kept, self.kept_members)
+        return ContinuedLayout(made, self.kept, self.kept_members, self.checks)
+
+    def damage(self) -> list[Damage]:
+        """The damaged pages of the segments that are kept, then those found since."""
+        kept = [
+            Damage(member.of or member.path, *page) for member in self.kept_members for page in member.damaged_pages
+        ]
+        return [*kept, *(one for one in super().damage() if one not in kept)]
 
     def _begin(self, name: str) -> None:
         """It has begun."""
@@ -119,8 +129,9 @@ class ResumedBackup(TapeBackup):
         confirmed: Progress | None = None,
         verify: Callable[[], None] | None = None,
         redo: Mapping[str, Content] | None = None,
+        checks: Checks | None = None,
     ) -> Result:
-        """Write the rest, after ``find``; ``paths`` and ``redo`` as they were given to the run that was interrupted.
+        """Write the rest, after ``find``; ``paths``, ``redo`` and ``checks`` as for the run that was interrupted.
 
         Raises:
             Stale: the plan made now is not the one that the tape follows.
@@ -133,7 +144,7 @@ class ResumedBackup(TapeBackup):
         made = self._plan_again(source, paths, self._known)
         members = list(self._catalog.members(self._row))
         run = ContinuedRun(
-            self._drive, self._catalog, device, source, made, self._known, dict(redo or {}), self.options
+            self._drive, self._catalog, device, source, made, self._known, dict(redo or {}), self.options, checks
         )
         self._compare(run.layout, made)
         run.continue_from(self.backup, self._row, self._kept, members)

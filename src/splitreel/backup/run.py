@@ -3,7 +3,7 @@
 import builtins
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from splitreel.core.plan import Plan
 from splitreel.core.stream import FINISHED, STOPPED_EARLY_WARNING, StreamWriter
 from splitreel.drive import Drive, redacted
 from splitreel.errors import Cancelled, CatalogError, EndOfMedium, SplitreelError, TapeError
+from splitreel.pages import Checks, Damage
 from splitreel.volume import Label
 
 RING_BYTES = 64 << 20
@@ -70,12 +71,19 @@ class Result:
     position_known: bool = False
     left_out: list[tuple[builtins.bytes, str]] = field(default_factory=list)
     problems: int = 0
+    pages: Mapping[str, int] = field(default_factory=dict)  # counts of core.pages; empty: none were checked
+    damaged_pages: list[Damage] = field(default_factory=list)
     catalog_error: SplitreelError | None = None
 
     @property
     def complete(self) -> bool:
         """True when the backup ran to its end."""
         return self.state == "complete"
+
+    @property
+    def sound(self) -> bool:
+        """True when nothing is damaged or left out; a backup that is not is none the less kept whole."""
+        return not (self.left_out or self.problems or self.damaged_pages or self.pages.get("damaged"))
 
     @property
     def mb_per_s(self) -> float:
@@ -103,7 +111,14 @@ class Result:
             "engine": self.engine,
             "left_out": len(self.left_out),
             "damaged": self.problems,
+            **({"pages": dict(self.pages)} if self.pages else {}),
         }
+
+    def page_records(self) -> Iterator[dict[str, Any]]:
+        """A line for each damaged page that was listed, for the same output."""
+        for one in self.damaged_pages:
+            path = one.path.decode("utf-8", "surrogateescape")
+            yield {"kind": "page", "path": path, "page": one.page, "offset": one.offset, "why": one.why}
 
 
 class Incomplete(EndOfMedium):
@@ -126,6 +141,7 @@ class Run:
         label: Label,
         redo: dict[str, closing.Content],
         options: Options,
+        checks: Checks | None = None,
     ) -> None:
         self.drive = drive
         self.catalog = catalog
@@ -135,6 +151,7 @@ class Run:
         self.label = label
         self.redo = redo
         self.options = options
+        self.checks = checks
         self.layout = self.lay_out(made)
         self.result = Result(label.backup, label.volume, block_size=made.block_size)
         self.confirmed: Progress | None = None
@@ -148,7 +165,7 @@ class Run:
 
     def lay_out(self, made: Plan) -> Layout:
         """The layout of a plan of this run."""
-        return Layout(made)
+        return Layout(made, self.checks)
 
     def execute(self, name: str) -> Result:
         """Write all of it; the catalog and the result are right whatever happens."""
@@ -156,7 +173,13 @@ class Run:
         result.left_out = self.plan.skipped
         ring = max(4, RING_BYTES // self.plan.block_size)
         with StreamWriter(
-            self.source, self.device, self.plan, self.drive.tape, ring_blocks=ring, engine=self.options.engine
+            self.source,
+            self.device,
+            self.plan,
+            self.drive.tape,
+            ring_blocks=ring,
+            engine=self.options.engine,
+            pages=self.checks.checker if self.checks is not None else None,
         ) as self.writer:
             result.engine = self.writer.engine
             self._begin(name)
@@ -167,6 +190,13 @@ class Run:
                 self._fail(error)
                 raise
         return result
+
+    def _page_checks(self) -> dict[str, int]:
+        return self.checks.checker.counts if self.checks is not None else {}
+
+    def damage(self) -> list[Damage]:
+        """The damaged pages found so far."""
+        return self.checks.damage() if self.checks is not None else []
 
     # The catalog: what it cannot take does not stop the tape.
 
@@ -205,11 +235,13 @@ class Run:
         counted = self.layout.totals(self._recorded)
         result.files, result.bytes, result.tape_blocks = counted.files, counted.bytes, counted.blocks
         result.segments = self._recorded
+        result.pages, result.damaged_pages = self._page_checks(), self.damage()
         digests = [self.layout.segment(index).crc32c for index in range(self._recorded)]
         result.crc32c = checksum.crc32c(b"".join(digest.to_bytes(4, "little") for digest in digests))
         if self.catalog is not None:
             totals = {"files": result.files, "bytes": result.bytes, "tape_blocks": result.tape_blocks}
             times = {"seconds": result.seconds, "window_ms": result.window_ms, "crc32c": result.crc32c}
+            self._keep(self.catalog.add_page_checks, self._volume_row, result.pages)
             self._keep(self.catalog.finish_backup, self._backup_row, state, reason, **totals, **times)
 
     # The tape.
@@ -225,6 +257,8 @@ class Run:
         outcome = FINISHED
         # A run that goes on with another one may have nothing left but the closing tape file.
         if self.first < done:
+            if self.checks is not None:
+                self.checks.go_on(self.plan, self.first, self.device)
             with _Poller(self):
                 outcome = self.writer.run(self.first)
         self.result.underruns = self.writer.progress()["underruns"]
@@ -286,6 +320,7 @@ class Run:
             stated,
             state,
             self.plan.created,
+            self._page_checks(),
         )
         closing.write(self.drive.tape, chunks, self.plan.block_size)
         self.result.position_known = self.drive.expect_position(self.drive.tape.object_id).known

@@ -20,6 +20,7 @@ from splitreel.core.extent import ExtentMap
 from splitreel.core.plan import Plan
 from splitreel.drive import Drive, open_drive
 from splitreel.errors import FilesystemError, NotReady, UsageError, WriteProtected
+from splitreel.pages import Checks
 from splitreel.volume import Found, Label
 
 __all__ = ["Incomplete", "Options", "Progress", "Result", "TapeBackup", "back_up"]
@@ -129,12 +130,14 @@ class TapeBackup:
         confirmed: Progress | None = None,
         progress: Progress | None = None,
         verify: Callable[[], None] | None = None,
+        checks: Checks | None = None,
     ) -> Result:
         """Write the files at ``paths`` (all without any) of the file system that ``source`` maps on ``device``.
 
         ``redo`` (name to content, or to a file that holds it) goes into the closing tape file. ``confirmed`` is told
         what a synchronise has kept, ``progress`` about twice a second what StreamWriter.progress says; both in another
         thread. ``verify`` is called when all is on tape, before that is said: what it raises makes it incomplete.
+        ``checks`` says which database pages are verified on their way; what they find is in the result.
 
         Raises:
             NotFound: a path is not in the map.
@@ -148,7 +151,7 @@ class TapeBackup:
         self._refuse_damage(source)
         made = self._plan(source, paths)
         label = self._label(made)
-        run = Run(self._drive, self._catalog, device, source, made, label, dict(redo or {}), self.options)
+        run = Run(self._drive, self._catalog, device, source, made, label, dict(redo or {}), self.options, checks)
         self.result = run.result
         run.result.window_ms = window_ms
         run.result.problems = source.problem_count
@@ -213,8 +216,9 @@ def back_up(
     state: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     verify: Callable[[], None] | None = None,
+    checks: Checks | None = None,
 ) -> Result:
     """One backup from a device that nobody writes to: an image or a mirror already split. See TapeBackup.run."""
     with TapeBackup(options, state) as tape:
         tape.check()
-        return tape.run(device, source, paths, redo, progress=progress, verify=verify)
+        return tape.run(device, source, paths, redo, progress=progress, verify=verify, checks=checks)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from splitreel import config, errors
+from splitreel import config, errors, pages
 from splitreel.backup import Incomplete, Options, Result, back_up
 from splitreel.cli import explaining, inspect, output, source
 from splitreel.cli.planning import byte_count
@@ -49,6 +49,13 @@ def register(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--label", metavar="NAME", default="", help="volume name for the tape, 1 to 6 characters")
     parser.add_argument("--overwrite", action="store_true", help="the splitreel backup on the tape may be lost")
     parser.add_argument("--force", action="store_true", help="whatever is on the tape may be lost")
+    parser.add_argument(
+        "--check-pages",
+        metavar="WHAT",
+        action="append",
+        default=[],
+        help=f"verify database pages on their way: {pages.WORDS} (repeatable; a session does so by itself)",
+    )
     parser.add_argument("--strict", action="store_true", help="stop when something is damaged, before writing")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("paths", metavar="PATH", nargs="*", help="files or directories (default: all)")
@@ -109,6 +116,7 @@ def _device(args: argparse.Namespace) -> int:
                 state=state,
                 progress=shown.progress,
                 verify=found.verify_unchanged,
+                checks=_checks(args, found),
             )
         except Incomplete as error:
             shown.end()
@@ -120,7 +128,11 @@ def _device(args: argparse.Namespace) -> int:
     _tell(args, result)
     if result.catalog_error is not None:
         raise result.catalog_error
-    return errors.EXIT_DATA if result.left_out or result.problems else errors.EXIT_DONE
+    return errors.EXIT_DONE if result.sound else errors.EXIT_DATA
+
+
+def _checks(args: argparse.Namespace, found: Mapped) -> pages.Checks | None:
+    return pages.checks_of(found.map, pages.from_words(args.check_pages, found.map, found.device))
 
 
 def _map(args: argparse.Namespace, devices: list[BlockDevice]) -> Mapped:
@@ -132,14 +144,30 @@ def _tell(args: argparse.Namespace, result: Result) -> None:
     for path, why in result.left_out:
         output.note(f"splitreel: left out: {output.printable(path)}: {why}")
     if args.json:
+        for record in result.page_records():
+            output.emit(record)
         output.emit(result.record())
         sys.stdout.flush()
         return
+    _tell_pages(result)
     size = output.size(result.bytes)
     print(f"backup {result.id} on volume {result.volume}: {result.state}")
     files, blocks = output.count(result.files, "file"), output.count(result.tape_blocks, "tape block")
     print(f"{files}, {size} in {result.seconds:.1f} s ({result.mb_per_s:.1f} MB/s), ", end="")
     print(f"{blocks} in {output.count(result.segments, 'segment')}, {output.count(result.underruns, 'underrun')}")
+
+
+def _tell_pages(result: Result) -> None:
+    for one in result.damaged_pages:
+        output.note(f"splitreel: damaged page: {one}")
+    counts = result.pages
+    if not counts:
+        return
+    if counts["damaged"] > len(result.damaged_pages):
+        output.note(f"splitreel: {counts['damaged'] - len(result.damaged_pages)} more damaged pages, not listed")
+    text = f"{output.count(counts['pages'], 'database page')} in {output.count(counts['files'], 'file')}"
+    text += f": {counts['damaged']} damaged, {counts['unchecked']} without a checksum"
+    print(text + (f", {counts['repaired']} for recovery to write anew" if counts["repaired"] else ""))
 
 
 class Shown:
@@ -228,5 +256,5 @@ def _session(args: argparse.Namespace) -> int:
                 print(f"rejoined by copying {output.size(done.resynced_bytes)}")
         if written.catalog_error is not None:
             raise written.catalog_error
-        return errors.EXIT_DATA if written.left_out or written.problems else errors.EXIT_DONE
+        return errors.EXIT_DONE if written.sound else errors.EXIT_DATA
     return errors.EXIT_DATA if done.problems else errors.EXIT_DONE

@@ -25,7 +25,7 @@ cdef packed struct page_rule_t:
 
 # What all files of one database have in common.
 cdef struct profile_t:
-    uint64_t start_lsn                             # recovery writes pages with this one or a later anew; 0: none
+    uint64_t start_lsn, end_lsn                    # recovery writes pages with these or one between anew; 0: none
     uint32_t page_size                             # bytes
     int format                                     # page_format_t
     bint checksums                                 # PostgreSQL: without them headers alone are looked at
@@ -37,6 +37,7 @@ cdef struct finding_t:
     uint32_t file                                  # index into the map's files
     uint32_t number                                # of the page in its relation or tablespace
     uint32_t verdict                               # page_verdict_t
+    uint32_t size                                  # bytes: less than a page where the file ends inside it
 
 cdef class PageChecker:
     # One thread feeds; counts and findings may be read by any.
@@ -78,5 +79,5 @@ cdef class PageChecker:
     cdef void check(self, const uint8_t* page) noexcept nogil
     cdef int check_innodb(self, const uint8_t* page, uint32_t number, uint64_t* lsn) noexcept nogil
     cdef void count(self, int verdict, uint32_t number, uint64_t lsn) noexcept nogil
-    cdef int add_profile(self, int format, uint32_t page_size, uint64_t start_lsn, bint checksums,
+    cdef int add_profile(self, int format, uint32_t page_size, tuple repaired, bint checksums,
                          bint strict) except -1

@@ -8,15 +8,17 @@ class PageChecker:
     """Verifies the pages of database files while a stream carries them; see StreamWriter's ``pages``.
 
     First ``add_postgresql`` or ``add_innodb`` for each database, then ``set_rules`` once. The first ``limit`` damaged
-    pages are listed, the rest counted. A page that is wrong but has ``start_lsn`` or a later LSN may be torn, and is
-    written anew by recovery: it is counted as ``repaired``. 0: no page is.
+    pages are listed, the rest counted. A wrong page whose LSN is one of ``repaired`` (the first and last, both counted;
+    a first of 0: no page) is written anew by recovery, torn or not: it is counted under that name.
     """
 
     def __init__(self, limit: int = 1000) -> None: ...
-    def add_postgresql(self, page_size: int = 8192, *, checksums: bool = True, start_lsn: int = 0) -> int:
+    def add_postgresql(
+        self, page_size: int = 8192, *, checksums: bool = True, repaired: tuple[int, int] = (0, 0)
+    ) -> int:
         """A profile's number; ``checksums`` False: headers alone. Raises Misuse: no such page size, or 255 profiles."""
 
-    def add_innodb(self, page_size: int = 16384, *, strict: bool = False, start_lsn: int = 0) -> int:
+    def add_innodb(self, page_size: int = 16384, *, strict: bool = False) -> int:
         """A profile's number; ``strict``: CRC32C alone is a checksum. Raises Misuse, as add_postgresql."""
 
     def set_rules(self, rules: Buffer) -> None:
@@ -47,8 +49,8 @@ class PageChecker:
         """files, pages (all that passed by), new (all zeros), unchecked, repaired, damaged."""
 
     @property
-    def findings(self) -> list[tuple[int, int, int, int, int]]:
-        """file (index in the map), page (number in its relation or tablespace), offset (bytes of the file), why, LSN.
+    def findings(self) -> list[tuple[int, int, int, int, int, int]]:
+        """Index into the map's files, page (number in its relation or tablespace), offset, why, LSN, size of each.
 
-        ``why`` is a key of REASONS. In the order in which the pages passed by.
+        Offset and size in bytes of the file; ``why`` is a key of REASONS. In the order in which the pages passed by.
         """

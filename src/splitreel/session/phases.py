@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from splitreel import config, mapping, quiesce
+from splitreel import config, mapping, pages, quiesce
 from splitreel.core.extent import ExtentMap
 from splitreel.errors import EndOfMedium, IntegrityError, MapError, SplitreelError, TapeError
 from splitreel.journal import Journal
@@ -313,6 +313,7 @@ class Session:
         self._write("backup", paths=kept, redo=sorted(self._redo), session=described)
         parts = [volume.part() for volume in self._volumes]
         with joined(parts) as source:
+            databases = pages.from_session(described, source.map, source.device, self._note)
             self.result.backup = self._tape.run(
                 source.device,
                 source.map,
@@ -322,6 +323,7 @@ class Session:
                 self._confirmed,
                 self._progress,
                 partial(verify_unchanged, parts),
+                pages.checks_of(source.map, databases),
             )
 
     def _progress(self, seen: Mapping[str, Any]) -> None:

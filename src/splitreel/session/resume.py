@@ -15,6 +15,7 @@ from splitreel.backup.resume import ResumedBackup
 from splitreel.catalog import Catalog
 from splitreel.errors import SplitreelError
 from splitreel.journal import History, Journal, Running
+from splitreel.pages import checks_of, from_session
 from splitreel.session import checks
 from splitreel.session.described import members
 from splitreel.session.image import mapped, opened
@@ -170,13 +171,15 @@ def _finish(
             lambda facts: log.write("confirmed", backup=confirmed["backup"], **facts),
             partial(verify_unchanged, parts),
             members(begun.get("session"), {}),
+            checks_of(source.map, from_session(begun.get("session"), source.map, source.device, done.lines.append)),
         )
         damaged = mapping.problems(source.map)
     more = result.segments - kept
     done.lines.append(f"segments 1 to {kept} were on the tape, {more} more are written: the backup is complete")
     done.lines += [f"damaged: {problem}" for problem in damaged]
     done.lines += [f"left out: {path.decode('utf-8', 'backslashreplace')}: {why}" for path, why in result.left_out]
-    done.is_partial = bool(result.problems or result.left_out)
+    done.lines += [f"damaged page: {one}" for one in result.damaged_pages]
+    done.is_partial = not result.sound
 
 
 def _require_split(volume: config.Volume) -> None:

@@ -8,6 +8,7 @@ from splitreel import config
 from splitreel.backup import Options, Result, TapeBackup
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
+from splitreel.pages import Checks
 
 Span = tuple[str, float, float]  # name, start (seconds since 1970), seconds
 Told = Callable[[Mapping[str, Any]], None]
@@ -63,13 +64,14 @@ class Tape:
         confirmed: Told,
         progress: Told | None = None,
         verify: Callable[[], None] | None = None,
+        checks: Checks | None = None,
     ) -> Result:
-        """Write the files at ``paths``, or all without any; ``confirmed`` is told what a synchronise has kept.
+        """Write the files at ``paths``, or all without any; the rest as TapeBackup.run takes it.
 
         Raises:
             SplitreelError: as TapeBackup.run.
         """
-        return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress, verify)
+        return self._backup.run(device, source, paths, redo, window_ms, confirmed, progress, verify, checks)
 
     def remember(self, phases: Sequence[Span], windows: Sequence[Span]) -> None:
         """Complete the catalog with the session's phases and windows."""
