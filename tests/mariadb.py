@@ -41,7 +41,7 @@ class Server:
         command = ["mariadb-install-db", "--no-defaults", f"--user={USER}", f"--datadir={self.data}", "--skip-test-db"]
         # its own: a server that starts removes whatever temporary tables there are, another's too
         command.append(f"--tmpdir={self.folder}")
-        command += [option for option in self.options if "-dir" in option or "undo" in option]
+        command += [option for option in self.options if any(word in option for word in ("-dir", "undo", "page-size"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ from splitreel import config
 from splitreel.core.device import BlockDevice
 from splitreel.core.extent import ExtentMap
 from splitreel.mirror.embedded import EmbeddedMirror
+from splitreel.pages import Checks
 from splitreel.session import Session
 from splitreel.session.tape import Tape
 
@@ -94,6 +95,7 @@ class KeepingTape(Tape):
         confirmed: Callable[[Mapping[str, Any]], None],
         progress: Callable[[Mapping[str, Any]], None] | None = None,
         verify: Callable[[], None] | None = None,
+        checks: Checks | None = None,
     ) -> Kept:
         kept = Kept()
         files, extents, names = (np.asarray(c) for c in (source.files, source.extents, source.names))
