@@ -49,7 +49,7 @@ class PulledTape(Tape):
     """A drive whose cable is pulled when two segments are confirmed."""
 
     def run(self, *given: Any) -> Any:
-        *most, confirmed, progress, verify = given
+        *most, confirmed, progress, verify, checks = given
 
         def told(facts: Any) -> None:
             confirmed(facts)
@@ -57,7 +57,7 @@ class PulledTape(Tape):
                 raise TransportError("pulled")
 
         try:
-            return super().run(*most, told, progress, verify)
+            return super().run(*most, told, progress, verify, checks)
         except Cancelled:
             raise TransportError("drive", "the cable was pulled") from None
 
