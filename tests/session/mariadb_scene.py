@@ -29,14 +29,15 @@ class Scene:
     server: Server
     load: Load
 
-    def job(self, mode: str, tape: str = "null:", **changes: Any) -> config.Job:
+    def job(self, mode: str, tape: str = "null:", deadline_ms: int = 30_000) -> config.Job:
         """A validated job: the server's own lock, then the freeze of its volume."""
         mount = self.embedded.mount_point
+        patient = {"lock_wait_s": deadline_ms // 2000, "statement_limit_s": 10}
         quiesce = [
-            {"type": "mariadb", "socket": self.server.socket, "mode": mode, "lock_wait_s": 10, "statement_limit_s": 10},
+            {"type": "mariadb", "socket": self.server.socket, "mode": mode, **patient},
             {"type": "fsfreeze", "mount": mount},
         ]
-        table = {"tape": tape, "mirror": self.embedded.settings(), "quiesce": quiesce, "deadline_ms": 30_000, **changes}
+        table = {"tape": tape, "mirror": self.embedded.settings(), "quiesce": quiesce, "deadline_ms": deadline_ms}
         return config.parse({"job": {"nightly": table}}).job()
 
 

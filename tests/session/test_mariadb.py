@@ -94,7 +94,7 @@ def test_a_connection_killed_in_any_phase_lets_writers_go_on_and_no_split_is_use
 def test_a_session_that_dies_or_hangs_in_the_window_lets_writers_go_on(
     shop: Scene, tmp_path: Path, phase: str, how: str
 ) -> None:
-    job = shop.job("ftwrl", deadline_ms=3000)
+    job = shop.job("ftwrl", deadline_ms=6000)
     command = [sys.executable, "-c", DYING, json.dumps(job.record()), str(tmp_path), phase, how]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
     try:
