@@ -36,7 +36,7 @@ CLOSE_SECONDS = 30.0
 RETRY_SECONDS = 0.02  # a thaw that arrives while FIFREEZE still flushes is refused with EINVAL: it is tried again
 POLL_SECONDS = 0.001
 RUN_SECONDS = 10.0  # for one command; the next one then no longer waits for it
-GUEST_SECONDS = 0.3
+GUEST_SECONDS = 1.0
 STACK_BYTES = 256 << 10
 
 # What to do: ("kill", pidfd), ("group", fd of a file with the number of a process group to kill, 8 bytes, 0 for none),
