@@ -1,6 +1,7 @@
 """A long proof on the embedded mirror: python -m tests.prove --seconds 3600 --fs ext4 [--files N] [--drive iscsi]
 
-It makes the volume, fills it, runs ``splitreel prove`` on it as a user does, and takes it down again.
+It makes the volume, fills it, runs ``splitreel prove`` on it as a user does, and takes it down again. With
+``--database postgresql`` (``--mode freeze``) or ``mariadb`` a server runs on the volume, and rows are stamped there.
 """
 
 import argparse
@@ -10,19 +11,22 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from splitreel.__main__ import main
 from splitreel.demo.show import tape
 from splitreel.mirror.embedded import EmbeddedMirror
+from tests import mariadb, postgres
 from tests.support import keep_mounts_private
 
 FILES_IN_DIRECTORY = 1000
 CONFIG = """[job.proof]
 tape = "{tape}"
 overwrite = true
+deadline_ms = 30000
 mirror = {{ {mirror} }}
-quiesce = [{{ type = "sqlite", database = "{mount}/app.db" }}, {{ type = "fsfreeze", mount = "{mount}" }}]
+quiesce = [{{ {database} }}, {{ type = "fsfreeze", mount = "{mount}" }}]
 """
 
 
@@ -35,9 +39,7 @@ def format_volume(embedded: EmbeddedMirror, kind: str) -> None:
 
 
 def fill(mount: Path, files: int) -> None:
-    """A database in write-ahead mode, and so many small files."""
-    with contextlib.closing(sqlite3.connect(mount / "app.db")) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+    """So many small files."""
     for number in range(files):
         directory = mount / "files" / str(number // FILES_IN_DIRECTORY)
         if number % FILES_IN_DIRECTORY == 0:
@@ -45,24 +47,47 @@ def fill(mount: Path, files: int) -> None:
         (directory / str(number)).write_bytes(b"%d" % number * 100)
 
 
-def configure(directory: Path, embedded: EmbeddedMirror, url: str) -> Path:
+@contextlib.contextmanager
+def database(kind: str, mode: str, directory: Path, mount: Path) -> Iterator[dict[str, str]]:
+    """A database of that kind on the volume; yields its quiescer's settings."""
+    chosen = {"mode": mode} if mode else {}
+    mount.chmod(0o755)
+    if kind == "postgresql":
+        with postgres.running(mount / "data", directory / "run") as server:
+            yield {"type": kind, "conninfo": server.conninfo, "run_as": postgres.USER, **chosen}
+    elif kind == "mariadb":
+        with mariadb.started(mount / "data", directory / "run") as server:
+            yield {"type": kind, "socket": server.socket, **chosen}
+    else:
+        with contextlib.closing(sqlite3.connect(mount / "app.db")) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        yield {"type": "sqlite", "database": str(mount / "app.db")}
+
+
+def configure(directory: Path, embedded: EmbeddedMirror, url: str, settings: Mapping[str, str]) -> Path:
     """A configuration of one job for it."""
-    mirror = ", ".join(f'{key} = "{value}"' for key, value in embedded.settings().items())
     path = directory / "job.toml"
-    path.write_text(CONFIG.format(tape=url, mirror=mirror, mount=embedded.mount_point))
+    tables = {"mirror": _table(embedded.settings()), "database": _table(settings)}
+    path.write_text(CONFIG.format(tape=url, mount=embedded.mount_point, **tables))
     return path
 
 
+def _table(settings: Mapping[str, str]) -> str:
+    return ", ".join(f'{key} = "{value}"' for key, value in settings.items())
+
+
 def run(arguments: argparse.Namespace, directory: Path) -> int:
-    embedded = EmbeddedMirror(directory / "mirrored", arguments.size << 20)
+    directory.chmod(0o755)  # the database server's own user must get through
+    embedded, mount = EmbeddedMirror(directory / "mirrored", arguments.size << 20), directory / "volume"
     with embedded, tape(directory, arguments.drive, 1024) as url:
         format_volume(embedded, arguments.fs)
-        embedded.mount(directory / "volume")
-        fill(directory / "volume", arguments.files)
-        config = configure(directory, embedded, url)
-        scratch = ["--scratch", str(directory), "--state", str(directory / "state")]
-        given = ["--seconds", str(arguments.seconds), "--writers", str(arguments.writers)]
-        return main(["prove", str(config), *scratch, *given, *(["--json"] if arguments.json else [])])
+        embedded.mount(mount)
+        fill(mount, arguments.files)
+        with database(arguments.database, arguments.mode, directory, mount) as settings:
+            config = configure(directory, embedded, url, settings)
+            scratch = ["--scratch", str(directory), "--state", str(directory / "state")]
+            given = ["--seconds", str(arguments.seconds), "--writers", str(arguments.writers)]
+            return main(["prove", str(config), *scratch, *given, *(["--json"] if arguments.json else [])])
 
 
 if __name__ == "__main__":
@@ -73,6 +98,8 @@ if __name__ == "__main__":
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--size", type=int, default=1024, help="of the volume, in MiB")
     parser.add_argument("--drive", choices=("file", "iscsi"), default="file")
+    parser.add_argument("--database", choices=("sqlite", "postgresql", "mariadb"), default="sqlite")
+    parser.add_argument("--mode", default="", help="of the database's quiescer")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--scratch")
     given = parser.parse_args()

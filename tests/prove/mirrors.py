@@ -24,7 +24,11 @@ Image = NDArray[np.uint8]  # a row a sector
 
 
 class SnapshotMirror:
-    """Copies ``primary`` to ``image`` at the split, and then spoils the copy as ``fault`` says; "" does not."""
+    """Copies ``primary`` to ``image`` at the split, and then spoils the copy as ``fault`` says; "" does not.
+
+    "standing" copies nothing, "lingering" again after the window; "hesitating" takes its time before the next one's
+    turn; the others are in ``SPOIL``.
+    """
 
     KEYS: ClassVar[dict[str, tuple[str, bool]]] = {
         "primary": ("path", True),
@@ -71,8 +75,10 @@ class SnapshotMirror:
             time.sleep(MEANWHILE_S)
 
     def split(self) -> SplitImage:
-        self._split = self._read()
         self._state = "split"
+        if self._fault == "standing":
+            return SplitImage(self._image)
+        self._split = self._read()
         if self._fault in SPOIL:
             SPOIL[self._fault](self._split, self._before)
         self._split.tofile(self._image)

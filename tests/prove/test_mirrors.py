@@ -3,6 +3,8 @@
 Whole sessions, through a software drive and back, under writers.
 """
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from splitreel import config
+from splitreel.errors import NotFound
 from splitreel.prove.proof import Options, Proof
 from splitreel.prove.run import prove
 from tests.prove import mirrors
@@ -22,16 +25,16 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield mount
 
 
-def proof(volume: Path, folder: Path, fault: str, **changes: Any) -> Proof:
-    """One session on the tests' own mirror."""
+def proof(volume: Path, folder: Path, fault: str, sessions: int = 1, **changes: Any) -> Proof:
+    """One session on the tests' own mirror, or several."""
     settings = {"type": "snapshot", "primary": mirrors.loop_file(volume), "image": str(folder / "image")}
     if fault:
         settings["fault"] = fault
     quiescers = [{"type": "pause"}, {"type": "fsfreeze", "mount": str(volume)}]
     table = {"tape": f"file:{folder}/t.tap", "mirror": settings, "quiesce": quiescers, "mount": str(volume), **changes}
     job = config.parse({"job": {"proof": table}}).job()
-    (folder / "scratch").mkdir()
-    return prove(job, Options(seconds=0.1, writers=2), state=folder, scratch=folder / "scratch")
+    (folder / "scratch").mkdir(exist_ok=True)
+    return prove(job, Options(seconds=0, writers=2, sessions=sessions), state=folder, scratch=folder / "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def proof_of_two(mounts: list[Path], folder: Path, faults: list[str], frozen: bo
     table = {"tape": f"file:{folder}/t.tap", "volumes": volumes, "quiesce": [{"type": "pause"}, *freezes]}
     job = config.parse({"job": {"proof": table}}).job()
     (folder / "scratch").mkdir()
-    return prove(job, Options(seconds=0.1, writers=2), state=folder, scratch=folder / "scratch")
+    return prove(job, Options(seconds=0, writers=2), state=folder, scratch=folder / "scratch")
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +90,27 @@ def test_a_mirror_of_several_instants_is_named(volume: Path, tmp_path: Path, fau
     assert seen.exit_code == 3
     assert seen.record()["proved"] is False
     assert Path(seen.kept).is_dir()
+
+
+def test_a_mirror_split_long_ago_has_lost_all(volume: Path, tmp_path: Path) -> None:
+    """Of before the proof began, it does not even hold the directory."""
+    os.sync()
+    shutil.copy(mirrors.loop_file(volume), tmp_path / "image")
+    seen = proof(volume, tmp_path, "standing")
+
+    assert isinstance(seen.error, NotFound)
+    assert (seen.violations, seen.exit_code) == ({"lost": 1}, 3)
+
+
+def test_a_tape_is_written_over_only_when_it_holds_the_proofs_own(volume: Path, tmp_path: Path) -> None:
+    """Session after session on a tape that was blank, and not one on a tape that holds a backup."""
+    first = proof(volume, tmp_path, "", sessions=2)
+    again = proof(volume, tmp_path, "")
+
+    assert (first.error, first.violations) == (None, {})
+    assert len(first.sessions) == 2
+    assert again.sessions == []
+    assert again.error is not None and again.exit_code == 4
 
 
 def test_two_volumes_held_together_violate_nothing(volume: Path, second: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def proof(folder: Path, embedded: EmbeddedMirror, database: dict[str, Any]) -> P
     table = {"tape": f"file:{folder}/t.tap", "mirror": embedded.settings(), "quiesce": quiescers, "deadline_ms": 30_000}
     job = config.parse({"job": {"proof": table}}).job()
     (folder / "scratch").mkdir(mode=0o711)
-    return prove(job, Options(seconds=0.1, writers=1), state=folder / "state", scratch=folder / "scratch")
+    return prove(job, Options(seconds=0, writers=1), state=folder / "state", scratch=folder / "scratch")
 
 
 @pytest.mark.parametrize("mode", ["hot-backup", "freeze"])

@@ -12,7 +12,7 @@ from splitreel.mirror.embedded import EmbeddedMirror
 from splitreel.prove.rows import Row, payload
 from splitreel.prove.run import session
 from splitreel.prove.sqliterows import SqliteTable
-from tests.prove.__main__ import configure, fill, format_volume
+from tests.prove.__main__ import configure, database, fill, format_volume
 from tests.support import need_programs
 from tests.volumes import mirrored_volume
 
@@ -23,8 +23,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def verb(tmp_path: Path, embedded: EmbeddedMirror, tape: str, *more: str) -> int:
-    config = configure(tmp_path, embedded, tape)
-    return main(["prove", str(config), "--state", str(tmp_path / "state"), "--scratch", str(tmp_path), *more])
+    with database("sqlite", "", tmp_path, Path(embedded.mount_point)) as settings:
+        config = configure(tmp_path, embedded, tape, settings)
+        return main(["prove", str(config), "--state", str(tmp_path / "state"), "--scratch", str(tmp_path), *more])
 
 
 @pytest.mark.slow
@@ -65,7 +66,6 @@ def test_an_interrupt_gives_the_verdict_so_far(
     monkeypatch.setattr(session, "run", interrupted)
     with mirrored_volume(tmp_path) as embedded:
         mount = Path(embedded.mount_point)
-        fill(mount, 0)
         (mount / "splitreel-prove-0").mkdir()
         leave_rows(mount / "app.db")
         code = verb(tmp_path, embedded, f"file:{tmp_path}/t.tap", "--writers", "1")
@@ -88,7 +88,6 @@ def leave_rows(database: Path) -> None:
 
 def test_a_tape_that_gives_nothing_back_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with mirrored_volume(tmp_path, 64 << 20) as embedded:
-        fill(Path(embedded.mount_point), 0)
         code = verb(tmp_path, embedded, "null:")
 
     assert code == 2
@@ -98,7 +97,6 @@ def test_a_tape_that_gives_nothing_back_is_refused(tmp_path: Path, capsys: pytes
 def test_a_volume_without_room_ends_it_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The writers' own words, and no verdict of having proved anything."""
     with mirrored_volume(tmp_path, 16 << 20) as embedded:
-        fill(Path(embedded.mount_point), 0)
         code = verb(tmp_path, embedded, f"file:{tmp_path}/t.tap", "--seconds", "1", "--no-rows")
     shown = capsys.readouterr()
 

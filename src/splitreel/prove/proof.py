@@ -13,12 +13,16 @@ KEPT_FINDINGS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """How to prove. ``tape`` takes the place of the job's own; ``rows``: stamp the job's databases too."""
+    """How to prove: for so many seconds, and so many sessions at least.
+
+    ``tape`` takes the place of the job's own; ``rows``: stamp the job's databases too.
+    """
 
     seconds: float = 60.0
     writers: int = 4
     tape: str = ""
     rows: bool = True
+    sessions: int = 1
 
 
 @dataclass

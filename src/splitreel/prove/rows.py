@@ -83,7 +83,7 @@ class Table(Protocol):
     name: str
 
     def size(self) -> int:
-        """How many bytes are restored to read it."""
+        """How many bytes are restored to read it. Raises SplitreelError."""
 
     def create(self) -> None:
         """Make it. Raises SplitreelError."""

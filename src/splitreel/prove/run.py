@@ -15,7 +15,7 @@ from typing import Any
 
 from splitreel import config, quiesce, session
 from splitreel.drive import open_drive
-from splitreel.errors import Cancelled, IntegrityError, SplitreelError, UsageError
+from splitreel.errors import Cancelled, IntegrityError, NotFound, SplitreelError, UsageError
 from splitreel.prove import rows
 from splitreel.prove.examine import Examiner, Window
 from splitreel.prove.finding import Finding
@@ -41,7 +41,7 @@ def prove(
 ) -> Proof:
     """Stamp the job's volume while session after session runs, and examine what each of their tapes holds.
 
-    ``scratch`` is an empty directory elsewhere; ``tell`` hears of each session. At least one session is run.
+    ``scratch`` is an empty directory elsewhere; ``tell`` hears of each session.
 
     Raises:
         UsageError: this job cannot be proved, or its volume not be written to.
@@ -73,11 +73,11 @@ class _Run:
 
     def run(self) -> Proof:
         """Sessions until the time is over."""
-        began, proof = time.monotonic(), self.proof
-        dice = random.Random(self.number)
+        proof, dice = self.proof, random.Random(self.number)
         with Stamping(self.places.folders, self.scratch, self.number, self.options.writers, self.tables) as stamping:
+            began = time.monotonic()
             try:
-                while not proof.sessions or time.monotonic() - began < self.options.seconds:
+                while len(proof.sessions) < self.options.sessions or time.monotonic() - began < self.options.seconds:
                     time.sleep(dice.uniform(0, LONGEST_PAUSE_S))
                     self._session(stamping)
             except SplitreelError as error:
@@ -86,7 +86,7 @@ class _Run:
                 # The session has put everything back; what was shown until then is worth a verdict.
                 proof.error = Cancelled("splitreel prove", "interrupted", "What was examined until then counts.")
             proof.stamps_written, proof.rows_written = stamping.stamps(), stamping.commits()
-        proof.seconds = time.monotonic() - began
+            proof.seconds = time.monotonic() - began
         return proof
 
     def _session(self, stamping: Stamping) -> None:
@@ -98,7 +98,13 @@ class _Run:
             if event.get("event") == "phase":
                 marks[event["phase"], event["state"]] = time.monotonic_ns()
 
-        done = session.run(self._job(), state=self.state, report=report)
+        try:
+            done = session.run(self._job(), state=self.state, report=report)
+        except NotFound as error:
+            # of a mirror that had been split long before; the error itself is what ends the run
+            lost = Finding("lost", "the split mirror", f"it does not hold what was stamped ({error})")
+            self._add(Proved(len(self.proof.sessions) + 1, 0.0, 0.0, findings=[lost]))
+            raise
         released = marks["unquiesce", "end"]
         # When nobody had to wait, the split lies somewhere within these phases.
         window = done.window_ns if done.window_ns[0] else (marks["quiesce", "begin"], released)
@@ -109,6 +115,9 @@ class _Run:
             self.last_backup, proved.bytes = done.backup.id, done.backup.bytes
         self._examine(stamping, window, released, proved)
         proved.seconds = time.monotonic() - began
+        self._add(proved)
+
+    def _add(self, proved: Proved) -> None:
         self.proof.sessions.append(proved)
         self.tell(proved)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from splitreel.drive import open_drive
-from splitreel.errors import SplitreelError
+from splitreel.errors import SplitreelError, UsageError
 from splitreel.prove.rows import COLUMNS, TABLE, Client, Copy, OnTape, Row, Window
 from splitreel.restore import restore
 
@@ -30,7 +30,10 @@ class SqliteTable:
 
     def size(self) -> int:
         """That of the file."""
-        return self.database.stat().st_size
+        try:
+            return self.database.stat().st_size
+        except OSError as error:
+            raise UsageError(f"prove: {self.name}", error.strerror or str(error), "Correct `database`.") from error
 
     def create(self) -> None:
         """Make it, anew where an interrupted proof left one."""
