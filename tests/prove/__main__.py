@@ -24,7 +24,7 @@ FILES_IN_DIRECTORY = 1000
 CONFIG = """[job.proof]
 tape = "{tape}"
 overwrite = true
-deadline_ms = 30000
+deadline_ms = 60000
 mirror = {{ {mirror} }}
 quiesce = [{{ {database} }}, {{ type = "fsfreeze", mount = "{mount}" }}]
 """

@@ -18,6 +18,8 @@ from splitreel.prove.run import prove
 from tests.prove import mirrors
 from tests.volumes import ext4_volume
 
+PATIENT = {"deadline_ms": 60_000}  # of a machine that is busy with other tests
+
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -31,7 +33,14 @@ def proof(volume: Path, folder: Path, fault: str, sessions: int = 1, **changes: 
     if fault:
         settings["fault"] = fault
     quiescers = [{"type": "pause"}, {"type": "fsfreeze", "mount": str(volume)}]
-    table = {"tape": f"file:{folder}/t.tap", "mirror": settings, "quiesce": quiescers, "mount": str(volume), **changes}
+    table = {
+        "tape": f"file:{folder}/t.tap",
+        "mirror": settings,
+        "quiesce": quiescers,
+        "mount": str(volume),
+        **PATIENT,
+        **changes,
+    }
     job = config.parse({"job": {"proof": table}}).job()
     (folder / "scratch").mkdir(exist_ok=True)
     return prove(job, Options(seconds=0, writers=2, sessions=sessions), state=folder, scratch=folder / "scratch")
@@ -51,7 +60,7 @@ def proof_of_two(mounts: list[Path], folder: Path, faults: list[str], frozen: bo
         mirror = settings | ({"fault": fault} if fault else {})
         volumes.append({"name": f"vol{number}", "mirror": mirror, "mount": str(mount)})
     freezes = [{"type": "fsfreeze", "mount": str(mount)} for mount in mounts if frozen]
-    table = {"tape": f"file:{folder}/t.tap", "volumes": volumes, "quiesce": [{"type": "pause"}, *freezes]}
+    table = {"tape": f"file:{folder}/t.tap", "volumes": volumes, "quiesce": [{"type": "pause"}, *freezes], **PATIENT}
     job = config.parse({"job": {"proof": table}}).job()
     (folder / "scratch").mkdir()
     return prove(job, Options(seconds=0, writers=2), state=folder, scratch=folder / "scratch")

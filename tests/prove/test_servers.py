@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 def proof(folder: Path, embedded: EmbeddedMirror, database: dict[str, Any]) -> Proof:
     """One session and its proof."""
     quiescers = [database, {"type": "fsfreeze", "mount": embedded.mount_point}]
-    table = {"tape": f"file:{folder}/t.tap", "mirror": embedded.settings(), "quiesce": quiescers, "deadline_ms": 30_000}
+    table = {"tape": f"file:{folder}/t.tap", "mirror": embedded.settings(), "quiesce": quiescers, "deadline_ms": 60_000}
     job = config.parse({"job": {"proof": table}}).job()
     (folder / "scratch").mkdir(mode=0o711)
     return prove(job, Options(seconds=0, writers=1), state=folder / "state", scratch=folder / "scratch")
