@@ -74,7 +74,9 @@ class Machine:
             raise Missing(f"{QEMU} is not installed (apt-get install qemu-system-x86)")
         booted, shares = kernel.prepared(), self._shares()
         self._fill_folder(shares)
-        arguments = self._arguments(booted, shares)
+        # The kernel ends QEMU when the thread that started it ends, killed or not: none is left behind.
+        dying = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        arguments = [*dying, *self._arguments(booted, shares)]
         self._process = subprocess.Popen(
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from splitreel import config, mirror, session
-from splitreel.demo import writer
 
 from . import lvm_volume, parts, writing
 
@@ -67,7 +66,7 @@ def test_after_the_power_is_back() -> None:
     told = parts.run(*parts.SPLITREEL, "resume", "--state", str(STATE))
     assert "the mirror was split; it has rejoined" in told and "nothing was written to tape" in told
     assert one.state() == "in-sync"
-    acknowledged = {commit.number for commit in writer.read_log(LOG)}
+    acknowledged = {commit.number for commit in writing.read_log(LOG)}
     assert acknowledged and acknowledged <= writing.numbers(MOUNT / "app.db")
     result = session.run(job(), state=STATE)
     restored = Path("/srv/restored")

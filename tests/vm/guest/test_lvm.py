@@ -1,19 +1,21 @@
 """The mirror `lvm` on real device mapper: its whole life, under load, onto a tape of the Linux drivers."""
 
 import errno
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from splitreel import config, mirror, session
-from splitreel.demo import proof, writer
 from splitreel.errors import MirrorError, UsageError
 from splitreel.quiesce.fsfreeze import FsFreeze
 
+from ... import postgres
 from . import linux_tape, lvm_volume, parts, writing
 from .lvm_volume import Volume
 
@@ -131,7 +133,7 @@ def test_what_lvm_writes_must_not_lie_on_what_is_frozen(volume: Volume, tmp_path
     settings.write_text(f'{before}\nbackup {{ backup=1 archive=1 archive_dir="{MOUNT}/archive" }}\n')
     try:
         assert f"{MOUNT}/archive" in mirror.create(volume.settings()).files()
-        writer.create_database(MOUNT / "app.db")
+        writing.create(MOUNT / "app.db")
         with pytest.raises(UsageError, match="which will be frozen"):
             session.examine(job(volume, f"file:{tmp_path}/t.tap"), tmp_path)
     finally:
@@ -159,16 +161,16 @@ def test_a_copy_that_nobody_vouches_for_is_made_anew(volume: Volume) -> None:
     assert volume.mismatches() == 0
 
 
-def job(volume: Volume, tape: str) -> config.Job:
-    """A job over the volume, its database in SQLite."""
+SQLITE = {"type": "sqlite", "database": f"{MOUNT}/app.db"}
+
+
+def job(volume: Volume, tape: str, database: Mapping[str, str] = SQLITE) -> config.Job:
+    """A job over the volume and one database on it."""
     table = {
         "tape": tape,
         "overwrite": True,
         "mirror": volume.settings(),
-        "quiesce": [
-            {"type": "sqlite", "database": f"{MOUNT}/app.db"},
-            {"type": "fsfreeze", "mount": str(MOUNT)},
-        ],
+        "quiesce": [dict(database), {"type": "fsfreeze", "mount": str(MOUNT)}],
     }
     return config.parse({"job": {"nightly": table}}).job()
 
@@ -180,7 +182,7 @@ def test_sessions_under_load_onto_a_linux_tape(volume: Volume, tmp_path: Path) -
     state.mkdir()
     with linux_tape.attached(tmp_path / "tape") as drive, writing.committing(database, log):
         for number in (1, 2):
-            since = writing.now_ns()
+            since = time.monotonic_ns()
             result = session.run(job(volume, drive), state=state)
             print(
                 f"session {number}: window {result.window_ms:.0f} ms, split {result.split_ms:.0f} ms, dirty"
@@ -190,7 +192,26 @@ def test_sessions_under_load_onto_a_linux_tape(volume: Volume, tmp_path: Path) -
             assert result.dirty_bytes < volume.report().size // 4
             restored = tmp_path / f"restored{number}"
             parts.run(*parts.SPLITREEL, "restore", "--state", str(state), "--tape", drive, "--to", str(restored))
-            proven = proof.prove(restored / "app.db", {1: log}, result.window_ns)
-            assert proven.ok, proven.failures
             writing.wait_for_more(log)
+            writing.prove(restored / "app.db", log, result.window_ns)
+    assert volume.report().is_in_sync and volume.mismatches() == 0
+
+
+def test_postgresql_under_load(volume: Volume, tmp_path: Path) -> None:
+    """A hot backup while rows are inserted; what is restored starts, is whole, and has all that was acknowledged."""
+    tape, restored = f"file:{tmp_path}/tape", Path("/srv/restored")
+    with postgres.running(MOUNT / "pg", Path("/srv/run")) as server, postgres.inserting(server) as count:
+        parts.wait_until(lambda: count() > 20, "no rows are inserted")
+        before = count()
+        database = {"type": "postgresql", "conninfo": server.conninfo, "run_as": postgres.USER}
+        result = session.run(job(volume, tape, database), state=tmp_path)
+        parts.wait_until(lambda: count() > before + 20, "no more rows are inserted")
+    print(f"window {result.window_ms:.0f} ms, {result.dirty_bytes} bytes marked, {result.resynced_bytes} copied")
+    told = parts.run(*parts.SPLITREEL, "restore", "--tape", tape, "--database", str(restored), "--drill", "--json")
+    (drill,) = [line for line in map(json.loads, told.splitlines()) if line["kind"] == "drill"]
+    assert drill["ok"], drill
+    with postgres.running(restored / "data", Path("/srv/run2"), new=False) as server:
+        rows, last = server.query("select count(*), max(n) from marker").split("|")
+    assert rows == last and int(rows) >= before
+    os.sync()
     assert volume.report().is_in_sync and volume.mismatches() == 0
