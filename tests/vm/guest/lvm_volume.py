@@ -13,6 +13,7 @@ from . import parts
 GROUP = "guest"
 SIZE_MB = 160
 REGION_KB = 256
+PATIENCE_S = 60  # an emulated processor on a busy machine
 MAKE_FILESYSTEM = ("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0")
 SETTINGS = """
 activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 }
@@ -34,7 +35,7 @@ class Volume:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """A job's table for the mirror."""
-        return {"type": "lvm", "lv": self.name, **changes}
+        return {"type": "lvm", "lv": self.name, "split_timeout_s": PATIENCE_S, **changes}
 
     def report(self) -> lvmreport.LogicalVolume:
         """The volume as lvs says."""

@@ -31,7 +31,8 @@ def job() -> config.Job:
     """SQLite on the mirrored volume; the tape on a disk of its own, as the catalog."""
     table = {
         "tape": f"file:{TAPE}",
-        "mirror": {"type": "lvm", "lv": "guest/data"},
+        "deadline_ms": lvm_volume.PATIENCE_S * 1000,
+        "mirror": lvm_volume.opened("guest/data", MOUNT).settings(),
         "quiesce": [
             {"type": "sqlite", "database": f"{MOUNT}/app.db"},
             {"type": "fsfreeze", "mount": str(MOUNT)},

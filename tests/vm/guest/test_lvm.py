@@ -169,6 +169,7 @@ def job(volume: Volume, tape: str, database: Mapping[str, str] = SQLITE) -> conf
     table = {
         "tape": tape,
         "overwrite": True,
+        "deadline_ms": lvm_volume.PATIENCE_S * 1000,
         "mirror": volume.settings(),
         "quiesce": [dict(database), {"type": "fsfreeze", "mount": str(MOUNT)}],
     }
