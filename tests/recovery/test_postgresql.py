@@ -192,3 +192,19 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+@pytest.mark.parametrize("taped", ["hot-backup"], indirect=True)
+def test_of_several_databases_each_is_given_its_own_redo(taped: Taped, open_path: Path) -> None:
+    """Where two gave some, it is in a directory of the database's name; another's label would be its ruin."""
+    name = taped.facts["name"]
+    redo = {f"{name}/{key}": content for key, content in taped.redo.items() if key != "session.json"}
+    redo |= {"other/backup_label": b"another's", f"other/pg_wal/{'0' * 24}": b"another's"}
+    redo["session.json"] = taped.redo["session.json"]
+    url = to_tape(taped.image, open_path / "tape", redo)
+
+    assert restored("--database", open_path / "there", "--name", name, "--tape", url) == errors.EXIT_DONE
+
+    assert (open_path / "there/data/backup_label").read_bytes() == taped.redo["backup_label"]
+    wal = sorted(key.removeprefix("pg_wal/") for key in taped.redo if key.startswith("pg_wal/"))
+    assert names(open_path / "there/data/pg_wal") == [*wal, "archive_status"]
