@@ -1,7 +1,10 @@
 """A MariaDB server's data on tape, held by its own locks, become a data directory that starts and drills."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +18,7 @@ from splitreel.__main__ import main
 from splitreel.quiesce.mariadb import Mariadb
 from splitreel.recovery import Layout, Owner, create, mariadbserver
 from splitreel.recovery.mariadb import MariadbRecovery
-from tests.mariadb import USER, Server, fill, started
+from tests.mariadb import USER, Server, fill, started, wait_until
 from tests.recovery.parts import names, session_json, split, to_tape
 from tests.support import need_root
 from tests.volumes import ext4_volume
@@ -254,38 +257,65 @@ def test_a_table_is_not_moved_through_a_link_of_the_tapes(tmp_path: Path) -> Non
 
 SERVER = """#!/bin/sh
 [ "$2" != --version ] || { echo "mysqld  Ver 8.0.36 for Linux on x86_64 (MySQL Community Server - GPL)"; exit; }
-printf '%s\\n' "$@" >"$0.new" && mv "$0.new" "$(dirname "$0")/options"
+printf '%s\\n' $$ "$@" >"$0.new" && mv "$0.new" "$(dirname "$0")/options"
 exec sleep 600
+"""
+DRILL = """
+import json, sys
+from pathlib import Path
+from splitreel.recovery import Layout, Owner, create
+folder = Path(sys.argv[2])
+layout = Layout(folder, {"/d": folder / "data", "/aside/far.ibd": folder / "space"}, folder, Owner.of(sys.argv[3]))
+create(json.loads(sys.argv[1])).drill(layout, folder)
 """
 CLIENT = """#!/bin/sh
 [ -e "$(dirname "$0")/options" ] && echo 8.0.36
 """
 
 
+def programs_of_mysql(folder: Path, monkeypatch: pytest.MonkeyPatch, check: str) -> Owner:
+    """Doubles of its programs, which run as the owner: no MySQL is in Debian."""
+    need_root()
+    for name, text in (("mysqld", SERVER), ("mysql", CLIENT), ("mysqlcheck", f"#!/bin/sh\n{check}\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    owner = Owner.of("nobody")
+    shutil.chown(folder, owner.uid)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return owner
+
+
 def test_a_drill_of_mysql_is_a_server_of_its_version_without_network_or_replication(
     open_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By doubles of its programs, which run as the owner: no MySQL is in Debian."""
-    programs = {"mysqld": SERVER, "mysql": CLIENT, "mysqlcheck": "#!/bin/sh\necho 'a.b OK'\n"}
-    for name, text in programs.items():
-        (open_path / name).write_text(text)
-        (open_path / name).chmod(0o755)
-    need_root()
-    owner = Owner.of("nobody")
-    shutil.chown(open_path, owner.uid)
-    monkeypatch.setenv("PATH", f"{open_path}:/usr/bin:/bin")
+    owner = programs_of_mysql(open_path, monkeypatch, "echo 'a.b OK'")
     facts, layout = mysql_layout(open_path)
 
     found = create(facts).drill(replace(layout, owner=owner), open_path)
 
     assert (found.version, found.ok, found.checks[0].name) == ("8.0.36", True, "mysqlcheck")
     options = (open_path / "options").read_text().splitlines()
-    assert options[0] == "--no-defaults"
+    assert options[1] == "--no-defaults"
     assert {"--skip-networking", "--loose-skip-replica-start", "--skip-log-bin", "--innodb-page-size=16384"} <= {
         *options
     }
     with pytest.raises(errors.SplitreelError, match=r"MySQL 8\.4 is not on this machine"):
         create(facts | {"version": "8.4.2"}).drill(replace(layout, owner=owner), open_path)
+
+
+def test_a_server_goes_with_the_drill_that_started_it(open_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = programs_of_mysql(open_path, monkeypatch, "exec sleep 30")
+    facts, _ = mysql_layout(open_path)
+    command = [sys.executable, "-c", DRILL, json.dumps(facts), str(open_path), owner.name]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}) as drill:
+        try:
+            wait_until((open_path / "options").exists)
+        finally:
+            drill.kill()
+    number, *options = (open_path / "options").read_text().splitlines()
+    (socket,) = [Path(option.partition("=")[2]) for option in options if option.startswith("--socket=")]
+    shutil.rmtree(socket.parent)
+    wait_until(lambda: not Path(f"/proc/{number}").exists() or " Z " in Path(f"/proc/{number}/stat").read_text())
 
 
 def test_leftovers_of_an_alter_are_removed_where_no_start_would_and_only_there(tmp_path: Path) -> None:

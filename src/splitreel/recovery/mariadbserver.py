@@ -81,12 +81,16 @@ def _server(engine: str, version: tuple[int, int]) -> str:
 
 
 def _identity(owner: Owner | None) -> list[str]:
-    """How to run a program as the owner; the server refuses root. setpriv execs, so signals reach it."""
+    """How to run a program as the owner; the server refuses root. setpriv execs, so signals reach it.
+
+    Should this process be killed, the server is told to stop: nobody else knows of it.
+    """
+    command = ["setpriv", "--pdeathsig", "TERM"]
     if os.geteuid() != 0:
-        return []
+        return [*command, "--"] if shutil.which("setpriv") else []
     if owner is None or owner.uid == 0:
         raise UsageError("drill", "the server does not run as root", "Name the user with --owner.")
-    return ["setpriv", f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups", "--"]
+    return [*command, f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups", "--"]
 
 
 class Server:
