@@ -21,7 +21,7 @@ from tests.volumes import thaw
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "TERM": signal.SIGTERM}
-REACH_SECONDS = 120.0
+TRIES = 4
 END_SECONDS = 180.0
 SLACK_SECONDS = 5.0  # of a busy machine, on top of the deadline
 
@@ -69,8 +69,21 @@ class Watch:
         self._thread.join()
 
 
+class NotReached(AssertionError):
+    """The session ended before its point: on a machine as busy as that its own deadline may have passed."""
+
+
 def hit(scene: Scene, state: Path, point: str, sign: str) -> Outcome:
     """One case: hit, look at the writers, resume, run the next session, check its copy."""
+    for _ in range(TRIES - 1):
+        try:
+            return _hit(scene, state, point, sign)
+        except NotReached:
+            _put_back(state)
+    return _hit(scene, state, point, sign)
+
+
+def _hit(scene: Scene, state: Path, point: str, sign: str) -> Outcome:
     outcome = Outcome(point, sign)
     with Watch(scene.count) as watch, _victim(scene, state, point) as (victim, go):
         victim.send_signal(SIGNALS[sign])
@@ -105,7 +118,8 @@ def _victim(scene: Scene, state: Path, point: str) -> Iterator[tuple["subprocess
         os.close(tell)
         os.close(wait)
         reached = os.read(told, 1)  # b"" when it ended before
-        assert reached == b"x", f"{point} was not reached: {(state.parent / 'victim.log').read_text()[-1000:]}"
+        if reached != b"x":
+            raise NotReached(f"{point} was not reached: {(state.parent / 'victim.log').read_text()[-1000:]}")
         yield victim, go
     finally:
         victim.kill()
