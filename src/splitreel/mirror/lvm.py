@@ -3,7 +3,8 @@
 To split is ``lvconvert --splitmirrors 1 --trackchanges``: the leg gets a device of its own, which lvs calls read-only
 and the kernel does not: it is made read-only here, never mounted, and read raw. The write-intent bitmap beside the
 other legs notes what is written meanwhile; ``lvconvert --merge`` copies that and no more. Both are on disk, so a power
-loss in between loses nothing. While it is split the volume has one leg less.
+loss in between loses none of it; but where the power went, the kernel may find the bitmap older than the superblock
+beside it, and forgets what it marks. Then all of the leg is copied. While it is split the volume has one leg less.
 
 Source: lvmraid(7). LVM suspends the volume for the moment of each change: its programs are asked to end, and never
 killed, since a killed one would leave it suspended.
@@ -33,6 +34,7 @@ GRACE_SECONDS = 2.0
 NODE_SECONDS = 1.0
 REJOIN_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.1
+OWED = "splitreel_rebuild"  # tag of a volume whose leg was merged, and is not yet copied as a whole
 SEARCHED = "/usr/sbin:/sbin"  # besides the PATH, which a plain user's shell has without
 PROGRAMS = ("lvs", "pvs", "lvconvert", "lvchange", "lvmconfig")
 _NAME = "[A-Za-z0-9+_.][A-Za-z0-9+_.-]*"  # lvm(8), VALID NAMES
@@ -102,10 +104,12 @@ class LvmMirror:
         volume = self._volume()
         if not volume.is_active:
             raise MirrorError(self.name, "it is not active", f"lvchange -ay {self._lv}")
-        return volume.state
+        return "rejoining" if volume.split_leg is None and self._is_owed() else volume.state
 
     def establish(self) -> None:
-        """Nothing: LVM copies to a leg as soon as it is one."""
+        """Nothing: LVM copies to a leg as soon as it is one. But what a crash kept from being copied is."""
+        if self._volume().split_leg is None and self._is_owed():
+            self._rebuild()
         why, advice = lvmreport.unsafe(self._volume(), self._disk)
         if why:
             raise MirrorError(self.name, why, advice.replace("LV", self._lv))
@@ -153,7 +157,12 @@ class LvmMirror:
         volume = self._volume()
         leg = volume.split_leg
         if leg is None:
+            if self._is_owed():
+                self._rebuild()
             self._await_joined()
+            return
+        if not self._is_noted(volume, leg):
+            self._rejoin_whole(volume, leg)
             return
         due, before = self.dirty_bytes() or 0, _written(leg)
         self._merge(volume, leg)
@@ -168,9 +177,7 @@ class LvmMirror:
         volume = self._volume()
         leg = volume.split_leg
         if leg is not None:
-            self._merge(volume, leg)
-            self._await_joined()
-            self._run("lvchange", "--yes", "--rebuild", min(leg.disks), self._lv, seconds=self._timeout_s)
+            self._rejoin_whole(volume, leg)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -187,6 +194,49 @@ class LvmMirror:
         self._refuse_users(leg)
         self._make_old(volume, leg)
         self._run("lvconvert", "--yes", "--merge", f"{self._lv.split('/')[0]}/{leg.name}", seconds=self._timeout_s)
+
+    def _is_noted(self, volume: LogicalVolume, leg: Leg) -> bool:
+        """Whether the bitmap beside the other legs knows all that was written since the leg left.
+
+        Nothing is cleared while a leg is missing. A bitmap that is older than the superblock beside it (the power went)
+        is marked as a whole, and as cleared now: the kernel then takes what it marks for old news and drops it. Seen on
+        Linux 6.1: 768 sectors differed after the merge, though all of the volume had been marked.
+        """
+        kept = next(one for one in volume.legs if not one.is_split)
+        return self._bitmap(kept).events_cleared == self._bitmap(leg).events_cleared
+
+    def _bitmap(self, leg: Leg) -> mdbitmap.Bitmap:
+        disk, place = self._superblock_place(leg)
+        with BlockDevice(disk) as device:
+            return mdbitmap.parse(device.pread(place + BITMAP_PLACE, mdbitmap.SUPERBLOCK_SIZE), leg.name)
+
+    def _rejoin_whole(self, volume: LogicalVolume, leg: Leg) -> None:
+        """Merge the leg and copy all of it. Until then it is marked write-mostly: nothing is read from it."""
+        self._change("--addtag", OWED)
+        self._change("--writemostly", f"{min(leg.disks)}:y")
+        self._merge(volume, leg)
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._await_joined()
+        volume = self._volume()
+        leg = lvmreport.chosen(volume, self._disk)
+        if leg is None:
+            raise MirrorError(self.name, f"no leg is on {self._disk}", "Correct `disk`.")
+        disk = min(leg.disks)
+        self._change("--writemostly", f"{disk}:y")
+        self._change("--rebuild", disk)
+        self._await_joined()
+        self._change("--writemostly", f"{disk}:n")
+        self._change("--deltag", OWED)
+        self._resynced = volume.size
+
+    def _change(self, *options: str) -> None:
+        self._run("lvchange", "--yes", *options, self._lv, seconds=self._timeout_s)
+
+    def _is_owed(self) -> bool:
+        tags = self._run("lvs", "--noheadings", "--options", "lv_tags", self._lv, seconds=self._timeout_s)
+        return OWED in tags.strip().split(",")
 
     def _make_old(self, volume: LogicalVolume, leg: Leg) -> None:
         """See that dm-raid takes the leg for what it is, older than the others; why that needs care, see dmraid."""

@@ -67,6 +67,7 @@ def test_after_the_power_is_back() -> None:
     told = parts.run(*parts.SPLITREEL, "resume", "--state", str(STATE))
     assert "the mirror was split; it has rejoined" in told and "nothing was written to tape" in told
     assert one.state() == "in-sync"
+    assert lvm_volume.opened("guest/data", MOUNT).mismatches() == 0
     acknowledged = {commit.number for commit in writing.read_log(LOG)}
     assert acknowledged and acknowledged <= writing.numbers(MOUNT / "app.db")
     result = session.run(job(), state=STATE)
