@@ -4,7 +4,8 @@ To split is ``lvconvert --splitmirrors 1 --trackchanges``: the leg gets a device
 and the kernel does not: it is made read-only here, never mounted, and read raw. The write-intent bitmap beside the
 other legs notes what is written meanwhile; ``lvconvert --merge`` copies that and no more. Both are on disk, so a power
 loss in between loses none of it; but where the power went, the kernel may find the bitmap older than the superblock
-beside it, and forgets what it marks. Then all of the leg is copied. While it is split the volume has one leg less.
+beside it, and forgets what it marks. So after any restart all of the leg is copied; a tag of the volume tells. While it
+is split the volume has one leg less.
 
 Source: lvmraid(7). LVM suspends the volume for the moment of each change: its programs are asked to end, and never
 killed, since a killed one would leave it suspended.
@@ -34,6 +35,7 @@ GRACE_SECONDS = 2.0
 NODE_SECONDS = 1.0
 REJOIN_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.1
+SPLIT = "splitreel_split_"  # tag of a volume: under the kernel of this boot a leg is split off
 OWED = "splitreel_rebuild"  # tag of a volume whose leg was merged, and is not yet copied as a whole
 SEARCHED = "/usr/sbin:/sbin"  # besides the PATH, which a plain user's shell has without
 PROGRAMS = ("lvs", "pvs", "lvconvert", "lvchange", "lvmconfig")
@@ -123,8 +125,11 @@ class LvmMirror:
         return self._volume().is_in_sync
 
     def flush(self) -> None:
-        """Choose the leg."""
+        """Choose the leg, and note by a tag under which kernel it will be split off."""
         self._leg = lvmreport.chosen(self._volume(), self._disk)
+        if not self._is_noted():
+            self._forget_split()
+            self._change("--addtag", _split_tag())
 
     def split(self) -> SplitImage:
         """Split the leg off and make it read-only."""
@@ -161,7 +166,7 @@ class LvmMirror:
                 self._rebuild()
             self._await_joined()
             return
-        if not self._is_noted(volume, leg):
+        if not self._is_noted():
             self._rejoin_whole(volume, leg)
             return
         due, before = self.dirty_bytes() or 0, _written(leg)
@@ -195,20 +200,14 @@ class LvmMirror:
         self._make_old(volume, leg)
         self._run("lvconvert", "--yes", "--merge", f"{self._lv.split('/')[0]}/{leg.name}", seconds=self._timeout_s)
 
-    def _is_noted(self, volume: LogicalVolume, leg: Leg) -> bool:
-        """Whether the bitmap beside the other legs knows all that was written since the leg left.
+    def _is_noted(self) -> bool:
+        """Whether the bitmap knows all that was written since the leg left: no other kernel has started since.
 
-        Nothing is cleared while a leg is missing. A bitmap that is older than the superblock beside it (the power went)
-        is marked as a whole, and as cleared now: the kernel then takes what it marks for old news and drops it. Seen on
-        Linux 6.1: 768 sectors differed after the merge, though all of the volume had been marked.
+        Nothing is cleared while a leg is missing. But a bitmap that is older than the superblock beside it (the power
+        went) is marked as a whole, and as cleared now: the kernel then takes what it marks for old news and drops it.
+        Seen on Linux 6.1: 768 sectors differed after the merge, though all of the volume had been marked.
         """
-        kept = next(one for one in volume.legs if not one.is_split)
-        return self._bitmap(kept).events_cleared == self._bitmap(leg).events_cleared
-
-    def _bitmap(self, leg: Leg) -> mdbitmap.Bitmap:
-        disk, place = self._superblock_place(leg)
-        with BlockDevice(disk) as device:
-            return mdbitmap.parse(device.pread(place + BITMAP_PLACE, mdbitmap.SUPERBLOCK_SIZE), leg.name)
+        return _split_tag() in self._tags()
 
     def _rejoin_whole(self, volume: LogicalVolume, leg: Leg) -> None:
         """Merge the leg and copy all of it. Until then it is marked write-mostly: nothing is read from it."""
@@ -229,14 +228,23 @@ class LvmMirror:
         self._await_joined()
         self._change("--writemostly", f"{disk}:n")
         self._change("--deltag", OWED)
+        self._forget_split()
         self._resynced = volume.size
 
     def _change(self, *options: str) -> None:
         self._run("lvchange", "--yes", *options, self._lv, seconds=self._timeout_s)
 
     def _is_owed(self) -> bool:
-        tags = self._run("lvs", "--noheadings", "--options", "lv_tags", self._lv, seconds=self._timeout_s)
-        return OWED in tags.strip().split(",")
+        return OWED in self._tags()
+
+    def _tags(self) -> list[str]:
+        printed = self._run("lvs", "--noheadings", "--options", "lv_tags", self._lv, seconds=self._timeout_s)
+        return printed.strip().split(",")
+
+    def _forget_split(self) -> None:
+        for tag in self._tags():
+            if tag.startswith(SPLIT):
+                self._change("--deltag", tag)
 
     def _make_old(self, volume: LogicalVolume, leg: Leg) -> None:
         """See that dm-raid takes the leg for what it is, older than the others; why that needs care, see dmraid."""
@@ -340,6 +348,10 @@ class LvmMirror:
             process.communicate(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._unended.append(process)
+
+
+def _split_tag() -> str:
+    return SPLIT + Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _program(name: str) -> str | None:

@@ -1,6 +1,8 @@
 """The guest agent's quiescer with a real agent, which listens at a socket of the guest's own instead of a port."""
 
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from splitreel.errors import QuiesceError
 from splitreel.quiesce import create
 from splitreel.session.window import Window
+from tests.quiesce.test_guestagent import die_holding
 from tests.volumes import reap_probes, writer_waits, writes_within
 
 from .parts import disks, run, wait_until
@@ -60,3 +63,16 @@ def test_what_somebody_froze_is_refused_and_recovered() -> None:
         create(settings()).check()
     assert "they are thawed" in create(settings()).recover()
     assert writes_within(MOUNT, 20)
+
+
+@pytest.mark.parametrize(("number", "deadline_ms"), [(signal.SIGKILL, 60000), (signal.SIGSTOP, 2000)])
+def test_the_watchdog_thaws_what_a_session_held_that_died_or_stopped(number: int, deadline_ms: int) -> None:
+    session = die_holding(SOCKET, number, deadline_ms)
+    try:
+        begun = time.monotonic()
+        wait_until(lambda: writes_within(MOUNT, 20), "writers go on", 60)
+        assert time.monotonic() - begun < 60
+    finally:
+        session.kill()
+        session.wait()
+    wait_until(lambda: create(settings()).recover() == "", "the agent is free, and nothing frozen")
