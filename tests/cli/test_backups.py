@@ -38,7 +38,7 @@ def test_the_sessions_result_is_the_last_line(
 ) -> None:
     asked: list[Any] = []
 
-    def run(job: Any, *, state: Path, report: Any) -> session.SessionResult:
+    def run(job: Any, *, state: Path, report: Any, explain: Any) -> session.SessionResult:
         asked.append((job, state))
         report({"event": "phase", "phase": "map", "state": "end", "seconds": 0.5})
         return session.SessionResult("nightly", 0.0, window_ms=4.5, backup=written())

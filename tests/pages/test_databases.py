@@ -254,10 +254,13 @@ def page_of(root: Path, path: str, number: int) -> bytes:
 
 @pytest.mark.parametrize(("name", "size"), [("full", 16384), ("plain", 8192)])
 def test_injured_tablespaces_as_innochecksum_sees_them(root: Path, tmp_path: Path, name: str, size: int) -> None:
-    """Page for page; it passes over what is changed in pages that were all zeros, and the server does not."""
+    """Page for page; it passes over what is changed in pages that were all zeros, and the server does not.
+
+    A compressed table whose first page is damaged has pages of a size that nobody knows: all of it is damaged then.
+    """
     copy = tmp_path / "root"
     shutil.copytree(root / name, copy / name)
-    files = [path for path in (copy / name).rglob("*.ibd") if path.stat().st_size > 8 * size]
+    files = sorted(path for path in (copy / name).rglob("*.ibd") if path.stat().st_size > 8 * size)
     injure(copy, [*files, copy / name / "ibdata1"], 60, Random(name), size)
     theirs: Places = set()
     for path in [*files, copy / name / "ibdata1"]:
@@ -271,6 +274,8 @@ def test_injured_tablespaces_as_innochecksum_sees_them(root: Path, tmp_path: Pat
     assert len(theirs) > 25
     assert theirs <= ours
     for path, number in ours - theirs:
+        if path.endswith("zip.ibd") and (path, 0) in ours:
+            continue
         at = number * (4096 if path.endswith("zip.ibd") else size)
         assert not any((root / path).read_bytes()[at : at + size])
 

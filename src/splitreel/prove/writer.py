@@ -6,6 +6,7 @@ acknowledged. The log goes to the page cache only: what is proved is what become
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import random
@@ -134,6 +135,9 @@ def _fallocate(descriptor: int, mode: int, at: int, size: int) -> None:
     """fallocate(2), which os has only without a mode."""
     if LIBC.fallocate(descriptor, mode, ctypes.c_int64(at), ctypes.c_int64(size)) != 0:
         error = ctypes.get_errno()
+        if error == errno.EOPNOTSUPP and mode & FALLOC_FL_ZERO_RANGE:  # tmpfs has holes, but no zeroed ranges
+            _fallocate(descriptor, mode & ~FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE, at, size)
+            return
         raise OSError(error, os.strerror(error), "fallocate")
 
 
