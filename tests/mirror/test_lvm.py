@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,13 +192,48 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder before all others on the PATH, with an lvs that says that all is well."""
+    """A folder before all others on the PATH, with an lvs that says that all is well, and a log of lvchange's runs."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (tmp_path / "report").write_text(report("in-sync"))
-    program(folder, "lvs", f"#!/bin/sh\necho '  WARNING: a disk is slow' >&2\ncat {tmp_path}/report\n")
+    (tmp_path / "tags").write_text("  mine\n")
+    choose = f'case "$*" in *lv_tags*) cat {tmp_path}/tags;; *) cat {tmp_path}/report;; esac'
+    program(folder, "lvs", f"#!/bin/sh\necho '  WARNING: a disk is slow' >&2\n{choose}\n")
+    program(folder, "lvchange", f'#!/bin/sh\necho "$@" >>{tmp_path}/changes\n')
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     return folder
+
+
+def test_a_tag_tells_under_which_boot_a_leg_is_split_off(programs: Path, tmp_path: Path) -> None:
+    """It is made before the window, in place of another boot's, and once; other tags are left alone."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (tmp_path / "tags").write_text("  mine,splitreel_split_an-earlier-boot\n")
+    one = create({"type": "lvm", "lv": "sr/data"})
+    one.flush()
+    changes = (tmp_path / "changes").read_text().splitlines()
+    assert changes == [
+        "--yes --deltag splitreel_split_an-earlier-boot sr/data",
+        f"--yes --addtag splitreel_split_{boot} sr/data",
+    ]
+    (tmp_path / "tags").write_text(f"  mine,splitreel_split_{boot}\n")
+    one.flush()
+    assert (tmp_path / "changes").read_text().splitlines() == changes
+
+
+def test_a_volume_whose_rebuild_was_interrupted_is_still_rejoining(programs: Path, tmp_path: Path) -> None:
+    """By lvs alone it looks in sync; old data may be on the leg."""
+    one = create({"type": "lvm", "lv": "sr/data"})
+    assert one.state() == "in-sync"
+    (tmp_path / "tags").write_text("  splitreel_rebuild\n")
+    assert one.state() == "rejoining"
+    one.rejoin(nullcontext)
+    changes = (tmp_path / "changes").read_text().splitlines()
+    assert changes[:3] == [
+        "--yes --writemostly /dev/vdb:y sr/data",
+        "--yes --rebuild /dev/vdb sr/data",
+        "--yes --writemostly /dev/vdb:n sr/data",
+    ]
+    assert "--yes --deltag splitreel_rebuild sr/data" in changes
 
 
 def test_a_slow_program_is_asked_to_end_and_not_killed(programs: Path, tmp_path: Path) -> None:
